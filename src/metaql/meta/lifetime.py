@@ -1,0 +1,243 @@
+"""THE loop: a lifetime is E episodes of one task, the learner keeping what it learned in between.
+
+Meta-training, evaluation and every baseline run `advance`; adaptation on a host environment runs the
+same `turn` (learn from the last transition, decide the next action). So what is trained is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.tasks.finite import FiniteTask, reset, step
+from metaql.types import Decision, Learner, Memory, PRNGKey, Transition
+
+
+class Life(NamedTuple):
+    """Where one lifetime stands (one stream; batched ``[N, ...]`` in `advance`)."""
+
+    key: PRNGKey
+    memory: Memory
+    state: Int[Array, ""]
+    step: Int[Array, ""]
+    """Steps taken in the current episode."""
+    episode: Int[Array, ""]
+    """Episodes finished."""
+    episodes: Int[Array, ""]
+    """Episodes in this lifetime; what is lived after them is not counted."""
+
+
+class Record(NamedTuple):
+    """One step as it was lived; `advance` returns it as ``[T, N, ...]``."""
+
+    transition: Transition
+    decision: Decision
+    episode: Int[Array, ""]
+    alive: Bool[Array, ""]
+    """False for rows after the last episode: to be ignored."""
+
+
+class Lives(NamedTuple):
+    """Complete lifetimes, on the host."""
+
+    returns: Float[np.ndarray, "N E"]
+    """Undiscounted return of every episode."""
+    lengths: Int[np.ndarray, "N E"]
+    """Steps of every episode."""
+    memory: Memory
+    """What the learners knew at the end, ``[N, ...]``."""
+
+
+def begin(
+    learner: Learner, task: FiniteTask, key: PRNGKey, episodes: Int[Array, ""] | int
+) -> Life:
+    """Start one lifetime."""
+    key_life, key_init, key_reset = jax.random.split(key, 3)
+    memory = learner.init(key_init, task.spec(episodes))
+    zero = jnp.zeros((), jnp.int32)
+    return Life(
+        key_life, memory, reset(task, key_reset), zero, zero, jnp.asarray(episodes, jnp.int32)
+    )
+
+
+def turn(
+    learner: Learner, key: PRNGKey, memory: Memory, last: Transition, state: Int[Array, ""]
+) -> tuple[Memory, Decision]:
+    """Learn from the last transition, then decide in ``state``: one step for host environments."""
+    key_update, key_act = jax.random.split(key)
+    memory = learner.update(key_update, memory, last)
+    return memory, learner.act(key_act, memory, state)
+
+
+def live_step(
+    learner: Learner, task: FiniteTask, life: Life, guide: Memory
+) -> tuple[Life, Record]:
+    """Act on ``guide`` (the life's own memory, except in the placebo), step the task, learn."""
+    key, key_act, key_step, key_update, key_reset = jax.random.split(life.key, 5)
+    decision = learner.act(key_act, guide, life.state)
+    outcome = step(task, key_step, life.state, decision.action)
+    clock = life.step + 1
+    truncated = (clock >= task.horizon) & ~outcome.terminated
+    ended = outcome.terminated | truncated
+    transition = Transition(
+        life.state, decision.action, outcome.reward, outcome.next_state, outcome.terminated, truncated
+    )
+    after = Life(
+        key=key,
+        memory=learner.update(key_update, life.memory, transition),
+        state=jnp.where(ended, reset(task, key_reset), outcome.next_state),
+        step=jnp.where(ended, 0, clock),
+        episode=life.episode + ended,
+        episodes=life.episodes,
+    )
+    alive = life.episode < life.episodes
+    return after, Record(transition, decision, life.episode, alive)
+
+
+def _step_all(
+    learner: Learner, tasks: FiniteTask, task_axis: int | None, shuffle: bool, lives: Life
+) -> tuple[Life, Record]:
+    """One step of every lifetime; with ``shuffle`` each acts on its neighbour's memory (the placebo)."""
+    guides = lives.memory
+    if shuffle:
+        guides = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), guides)
+    in_axes = (None, task_axis, 0, 0)
+    return jax.vmap(live_step, in_axes=in_axes)(learner, tasks, lives, guides)
+
+
+@eqx.filter_jit
+def advance(
+    learner: Learner, tasks: FiniteTask, lives: Life, num_steps: int, *, shuffle: bool = False
+) -> tuple[Life, Record]:
+    """Live ``num_steps`` more steps of N lifetimes.
+
+    Args:
+        tasks: one task for all lifetimes (no leading axis) or one each, ``[N, ...]``.
+        lives: ``[N, ...]`` from ``vmap(begin)`` or an earlier call.
+        shuffle: the placebo: act on the memory of the neighbouring lifetime.
+
+    Returns:
+        The lives after the steps and the records, ``[T, N, ...]``.
+    """
+    task_axis = 0 if tasks.initial.ndim == 2 else None
+
+    def body(carry: Life, _: None) -> tuple[Life, Record]:
+        return _step_all(learner, tasks, task_axis, shuffle, carry)
+
+    return jax.lax.scan(body, lives, length=num_steps)
+
+
+class _Tally(NamedTuple):
+    returns: Float[Array, " E"]
+    lengths: Int[Array, " E"]
+
+
+def _count(tally: _Tally, record: Record) -> _Tally:
+    """Add one step to its episode (single stream); steps after the last episode are dropped."""
+    slot = jnp.where(record.alive, record.episode, tally.returns.shape[0])
+    return _Tally(
+        tally.returns.at[slot].add(record.transition.reward, mode="drop"),
+        tally.lengths.at[slot].add(1, mode="drop"),
+    )
+
+
+Carry = tuple[Life, _Tally, Int[Array, ""]]
+
+
+def _until_done(body: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carry:
+    """Repeat ``body`` until every lifetime in the carry is lived or ``num_steps`` are used up."""
+
+    def unfinished(carry: Carry) -> Bool[Array, ""]:
+        lives, _, used = carry
+        return jnp.any(lives.episode < lives.episodes) & (used < num_steps)
+
+    return jax.lax.while_loop(unfinished, body, carry)
+
+
+@eqx.filter_jit
+def _live_abreast(
+    learner: Learner, tasks: FiniteTask, carry: tuple[Life, _Tally], num_steps: int, shuffle: bool
+) -> tuple[Life, _Tally]:
+    """Live all lifetimes side by side (vmap) for at most ``num_steps`` more steps."""
+    task_axis = 0 if tasks.initial.ndim == 2 else None
+
+    def body(carry: Carry) -> Carry:
+        lives, tally, used = carry
+        lives, record = _step_all(learner, tasks, task_axis, shuffle, lives)
+        return lives, jax.vmap(_count)(tally, record), used + 1
+
+    return _until_done(body, (*carry, jnp.zeros((), jnp.int32)), num_steps)[:2]
+
+
+@eqx.filter_jit
+def _live_in_turn(
+    learner: Learner, tasks: FiniteTask, lives: Life, num_episodes: int
+) -> tuple[Life, _Tally]:
+    """Live one whole lifetime after the other: for learners that replan only at episode ends."""
+    shared = tasks.initial.ndim == 1
+
+    def whole(task: FiniteTask, life: Life) -> tuple[Life, _Tally]:
+        def body(carry: Carry) -> Carry:
+            life, tally, used = carry
+            life, record = live_step(learner, task, life, life.memory)
+            return life, _count(tally, record), used
+
+        carry = (life, _empty_tally(num_episodes), jnp.zeros((), jnp.int32))
+        return _until_done(body, carry, num_steps=1)[:2]
+
+    if shared:
+        return jax.lax.map(lambda life: whole(tasks, life), lives)
+    return jax.lax.map(lambda both: whole(*both), (tasks, lives))
+
+
+def _empty_tally(num_episodes: int) -> _Tally:
+    return _Tally(jnp.zeros(num_episodes), jnp.zeros(num_episodes, jnp.int32))
+
+
+@eqx.filter_jit
+def begin_all(learner: Learner, tasks: FiniteTask, keys: PRNGKey, episodes: int) -> Life:
+    """`begin` for N lifetimes: ``keys`` is ``[N]``, ``tasks`` one for all or ``[N, ...]``."""
+    task_axis = 0 if tasks.initial.ndim == 2 else None
+    return jax.vmap(begin, in_axes=(None, task_axis, 0, None))(learner, tasks, keys, episodes)
+
+
+def live(
+    learner: Learner,
+    tasks: FiniteTask,
+    keys: PRNGKey,
+    *,
+    episodes: int,
+    shuffle: bool = False,
+    on_progress: Callable[[float], None] = lambda done: None,
+    chunk: int = 256,
+) -> Lives:
+    """Live N whole lifetimes of ``episodes`` episodes and tally every episode.
+
+    Learners whose class sets ``plans_between_episodes`` are run one lifetime after the other, which
+    pays for a plan only where an episode ends; all others run side by side.
+
+    Args:
+        tasks: one task for all lifetimes, or one each, ``[N, ...]``.
+        keys: ``[N]``, one per lifetime.
+        shuffle: the placebo: each lifetime acts on its neighbour's memory.
+        on_progress: called with the share done, in [0, 1].
+        chunk: steps (or lifetimes) between two calls of ``on_progress``.
+    """
+    lives = begin_all(learner, tasks, keys, episodes)
+    if getattr(learner, "plans_between_episodes", False):
+        if shuffle:
+            raise NotImplementedError("The placebo needs lifetimes side by side.")
+        lives, tally = _live_in_turn(learner, tasks, lives, episodes)
+    else:
+        tally = jax.vmap(lambda _: _empty_tally(episodes))(lives.step)
+        while bool(jnp.any(lives.episode < episodes)):
+            lives, tally = _live_abreast(learner, tasks, (lives, tally), chunk, shuffle)
+            on_progress(float(jnp.mean(jnp.minimum(lives.episode, episodes)) / episodes))
+    on_progress(1.0)
+    return Lives(np.asarray(tally.returns), np.asarray(tally.lengths), lives.memory)

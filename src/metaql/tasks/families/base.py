@@ -1,0 +1,63 @@
+"""What a family is: a distribution of related tasks with splits that never overlap."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+
+from metaql.errors import unknown_name
+from metaql.tasks.finite import FiniteTask
+from metaql.types import PRNGKey
+
+SPLITS = ("train", "validation", "test")
+"""Train on the first, choose on the second, report on the third."""
+
+
+class Family(eqx.Module):
+    """A distribution over finite tasks. Subclasses implement `sample` and `toy`."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One line for ``metaql families``."""
+    shares_states: ClassVar[bool] = False
+    """True: state ``s`` means the same in every task, so what one task taught is a prior for the next."""
+    baselines: ClassVar[Mapping[str, float]] = {}
+    """Mean return per episode on test tasks of the default instance: random, non-adaptive, optimum."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKey, split: str) -> FiniteTask:
+        """Draw one task (pure; vmapped by `tasks`). Splits must never share a task."""
+
+    @classmethod
+    @abc.abstractmethod
+    def toy(cls) -> Family:
+        """A small instance for tests and first tries."""
+
+    def tasks(self, key: PRNGKey, num_tasks: int, split: str = "train") -> FiniteTask:
+        """Draw ``num_tasks`` tasks of one split, stacked ``[N, ...]``.
+
+        Raises:
+            UnknownNameError: no such split.
+        """
+        check_split(split)
+        return _sample_many(self, jax.random.split(key, num_tasks), split)
+
+
+@eqx.filter_jit
+def _sample_many(family: Family, keys: PRNGKey, split: str) -> FiniteTask:
+    return jax.vmap(lambda key: family.sample(key, split))(keys)
+
+
+def check_split(split: str) -> None:
+    """Raise `UnknownNameError` unless ``split`` is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise unknown_name("`split`", split, SPLITS)
+
+
+def split_key(key: PRNGKey, split: str) -> PRNGKey:
+    """A key whose draws belong to one split: for families of infinitely many tasks."""
+    return jax.random.fold_in(key, SPLITS.index(split))

@@ -1,0 +1,73 @@
+"""Words and shapes shared by every layer.
+
+Axis legend, used everywhere: ``N`` tasks (lifetimes in parallel), ``E`` episodes, ``T`` steps,
+``S`` states, ``A`` actions, ``C`` planning channels, ``Z`` embedding. Leading order ``[N, E, T, ...]``
+(logs of the lifetime loop are ``[T, N, ...]``, as ``lax.scan`` writes them). Functions are written for
+one stream, without ``N``; ``jax.vmap`` adds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, Int, Key
+
+PRNGKey: TypeAlias = Key[Array, ""]
+Memory: TypeAlias = Any
+"""What a learner has learned so far: any pytree of arrays."""
+
+
+class Transition(NamedTuple):
+    """One step of one environment. ``next_state`` is the true last state when the episode ended there."""
+
+    state: Int[Array, ""]
+    action: Int[Array, ""]
+    reward: Float[Array, ""]
+    next_state: Int[Array, ""]
+    terminated: Bool[Array, ""]
+    """The task ended here: nothing follows, the bootstrap is zero."""
+    truncated: Bool[Array, ""]
+    """The clock ended the episode: the value of ``next_state`` still counts."""
+
+
+class TaskSpec(NamedTuple):
+    """What a learner is told about a task before its first step (never its dynamics or rewards)."""
+
+    state_mask: Bool[Array, " S"]
+    """True for states that exist; the rest is padding."""
+    action_mask: Bool[Array, " A"]
+    """True for actions that exist; the rest is padding and must never be chosen."""
+    horizon: Int[Array, ""]
+    """Steps after which an episode is truncated."""
+    episodes: Int[Array, ""]
+    """Episodes in the lifetime."""
+
+
+class Decision(NamedTuple):
+    """What ``act`` returns: the action and the values it came from."""
+
+    action: Int[Array, ""]
+    values: Float[Array, " A"]
+    """Q(s, .) that the action was chosen from, exploration included; -inf at padded actions."""
+    estimate: Float[Array, " A"]
+    """Q(s, .) believed, without any bonus for exploring; ``predict`` is greedy on it."""
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Three pure functions. Plain Q-learning, UCBVI, PSRL and every meta-learned agent have this shape.
+
+    Learners are pytrees (``equinox.Module``), so hyper-parameters and weights are their leaves.
+    """
+
+    def init(self, key: PRNGKey, spec: TaskSpec) -> Memory:
+        """Memory before the first step of a lifetime."""
+        ...
+
+    def act(self, key: PRNGKey, memory: Memory, state: Int[Array, ""]) -> Decision:
+        """Choose an action in ``state``; memory is not changed."""
+        ...
+
+    def update(self, key: PRNGKey, memory: Memory, transition: Transition) -> Memory:
+        """Memory after one more transition."""
+        ...
