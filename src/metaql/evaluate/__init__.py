@@ -1,0 +1,1 @@
+"""Measuring what was learned: regret, blocks of episodes, intervals, baselines, figures, report."""

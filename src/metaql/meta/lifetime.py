@@ -133,6 +133,19 @@ def advance(
     return jax.lax.scan(body, lives, length=num_steps)
 
 
+@eqx.filter_jit
+def advance_unrecorded(
+    learner: Learner, tasks: FiniteTask, lives: Life, num_steps: int, *, shuffle: bool = False
+) -> Life:
+    """`advance` for those who want what was learned and not how: no records are written."""
+    task_axis = 0 if tasks.initial.ndim == 2 else None
+
+    def body(carry: Life, _: None) -> tuple[Life, None]:
+        return _step_all(learner, tasks, task_axis, shuffle, carry)[0], None
+
+    return jax.lax.scan(body, lives, length=num_steps)[0]
+
+
 class _Tally(NamedTuple):
     returns: Float[Array, " E"]
     lengths: Int[Array, " E"]
@@ -145,6 +158,12 @@ def _count(tally: _Tally, record: Record) -> _Tally:
         tally.returns.at[slot].add(record.transition.reward, mode="drop"),
         tally.lengths.at[slot].add(1, mode="drop"),
     )
+
+
+def _unless_over(before: Life, after: Life) -> Life:
+    """``after``, or ``before`` where the lifetime is over: its memory stays as it was."""
+    over = before.episode >= before.episodes
+    return jax.tree.map(lambda old, new: jnp.where(over, old, new), before, after)
 
 
 Carry = tuple[Life, _Tally, Int[Array, ""]]
@@ -169,7 +188,8 @@ def _live_abreast(
 
     def body(carry: Carry) -> Carry:
         lives, tally, used = carry
-        lives, record = _step_all(learner, tasks, task_axis, shuffle, lives)
+        later, record = _step_all(learner, tasks, task_axis, shuffle, lives)
+        lives = jax.vmap(_unless_over)(lives, later)
         return lives, jax.vmap(_count)(tally, record), used + 1
 
     return _until_done(body, (*carry, jnp.zeros((), jnp.int32)), num_steps)[:2]

@@ -76,8 +76,9 @@ def step(
 
 def _draw(probabilities: Float[Array, " S"], u: Float[Array, ""]) -> Int[Array, ""]:
     """Inverse-CDF draw; an entry of probability zero is never returned."""
-    cumulative = jnp.cumsum(probabilities)
-    return jnp.argmax(cumulative > u * cumulative[-1]).astype(jnp.int32)
+    # A parallel sum may round differently before and after a zero entry, hence the mask.
+    cumulative = jnp.where(probabilities > 0, jnp.cumsum(probabilities), 0.0)
+    return jnp.argmax(cumulative > u * cumulative.max()).astype(jnp.int32)
 
 
 def finite_task(

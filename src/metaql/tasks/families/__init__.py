@@ -1,0 +1,107 @@
+"""Families of tasks: one file each, and one place to find them by name."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from metaql.errors import ConfigError, unknown_name
+from metaql.tasks.families.bandit import Bandit
+from metaql.tasks.families.base import SPLITS, Family, check_split, split_key
+from metaql.tasks.families.chain import Chain
+from metaql.tasks.families.frozen_lake import FrozenLake
+from metaql.tasks.families.mixture import Mixture
+from metaql.tasks.families.navigation import Navigation
+from metaql.tasks.families.random_mdp import RandomMDP
+
+# Lower-case names, so that ``metaql.families.frozen_lake(size=4)`` reads as it should.
+bandit = Bandit
+chain = Chain
+frozen_lake = FrozenLake
+mixture = Mixture
+navigation = Navigation
+random_mdp = RandomMDP
+
+FAMILIES: Mapping[str, type[Family]] = {
+    family.name: family for family in (Navigation, FrozenLake, RandomMDP, Chain, Bandit, Mixture)
+}
+"""Every family that has a name."""
+DEFAULT_FAMILY = "navigation"
+"""What is meant when no family is named."""
+
+__all__ = [
+    "DEFAULT_FAMILY",
+    "FAMILIES",
+    "SPLITS",
+    "Bandit",
+    "Chain",
+    "Family",
+    "FrozenLake",
+    "Mixture",
+    "Navigation",
+    "RandomMDP",
+    "bandit",
+    "chain",
+    "check_split",
+    "frozen_lake",
+    "make",
+    "mixture",
+    "navigation",
+    "random_mdp",
+    "split_key",
+]
+
+
+def make(name: str = DEFAULT_FAMILY, **options: Any) -> Family:
+    """Build a family by name, its options checked: what the command line and config files use.
+
+    Raises:
+        UnknownNameError: no family of this name.
+        ConfigError: an option that does not exist, has the wrong type or is out of range.
+
+    Example:
+        >>> make("frozen_lake", size=3).size
+        3
+    """
+    if name not in FAMILIES:
+        raise unknown_name("Family", name, FAMILIES)
+    known = inspect.signature(FAMILIES[name].__init__).parameters
+    valid = {key: known[key].default for key in known if key != "self"}
+    for key, value in options.items():
+        _check_option(name, key, value, valid)
+    return FAMILIES[name](**options)
+
+
+def _check_option(family: str, key: str, value: Any, valid: dict[str, Any]) -> None:
+    """Raise unless the option exists and its value is of the kind of its default."""
+    if key not in valid:
+        near = difflib.get_close_matches(key, valid, n=1)
+        raise ConfigError(
+            f"Options of {family!r} are: {', '.join(sorted(valid))}.",
+            f"Got {key!r}.",
+            f"Did you mean {near[0]!r}?" if near else "",
+        )
+    default = valid[key]
+    if key == "parts" or _fits(value, default):
+        return
+    wanted = "int" if default is None else type(default).__name__
+    raise ConfigError(
+        f"Option {key!r} of {family!r} must be {wanted}.",
+        f"Got {value!r} ({type(value).__name__}).",
+    )
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of the default; ``None`` stands for an integer or None."""
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, tuple):
+        pair = isinstance(value, tuple | list) and len(value) == len(default)
+        return pair and all(_fits(x, y) for x, y in zip(value, default, strict=True))
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if default is None:
+        return value is None or isinstance(value, int)
+    return isinstance(value, type(default))

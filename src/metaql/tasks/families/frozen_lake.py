@@ -14,10 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from metaql.errors import InvalidTaskError
+from metaql.errors import ConfigError, InvalidTaskError
 from metaql.tasks.families.base import SPLITS, Family
+from metaql.tasks.families.grid import neighbours
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
 
@@ -46,7 +47,11 @@ class FrozenLake(Family):
     name: ClassVar[str] = "frozen_lake"
     summary: ClassVar[str] = "slippery lakes of one size; which cells are holes is what differs"
     shares_states: ClassVar[bool] = True
-    baselines: ClassVar[Mapping[str, float]] = {}
+    baselines: ClassVar[Mapping[str, float]] = {
+        "random": 0.104,
+        "non_adaptive": 0.230,
+        "optimum": 0.901,
+    }
 
     size: int = eqx.field(static=True)
     success_rate: float = eqx.field(static=True)
@@ -75,16 +80,24 @@ class FrozenLake(Family):
             seed: of the pools and of the splits (they are part of the family's definition).
 
         Raises:
-            InvalidTaskError: an argument out of range.
+            ConfigError: an argument out of range.
         """
         if size < 2 or not 0 < frozen < 1 or not 0 < success_rate <= 1:
-            raise InvalidTaskError(
+            raise ConfigError(
                 "`frozen_lake` needs size >= 2, frozen in (0, 1), success_rate in (0, 1].",
                 f"Got size={size}, frozen={frozen}, success_rate={success_rate}.",
             )
+        if horizon is not None and horizon < 1:
+            raise ConfigError("`horizon` must be at least 1 step.", f"Got {horizon}.")
         self.size, self.success_rate = size, success_rate
         self.horizon = (100 if size <= 4 else 200) if horizon is None else horizon
         holes = _valid_maps(size, frozen, np.random.default_rng(seed))
+        if len(holes) < len(SPLITS):
+            raise ConfigError(
+                "`frozen_lake` needs maps with a way to the goal for every split.",
+                f"Found {len(holes)} of size {size} with frozen={frozen}.",
+                "Choose a larger `frozen`.",
+            )
         parts = _partition(len(holes), np.random.default_rng(seed + 1))
         enumerated = size <= _ENUMERATE_UP_TO
         log_odds = np.log(1 - frozen) - np.log(frozen) if enumerated else 0.0
@@ -151,18 +164,6 @@ def lake_task(
         state_mask=jnp.ones(cells, bool),
         action_mask=jnp.ones(4, bool),
     )
-
-
-def neighbours(rows: int, cols: int) -> Int[Array, "S 4"]:
-    """The cell reached from each cell by left, down, right, up; edges keep you in place."""
-    row, col = np.divmod(np.arange(rows * cols), cols)
-    moved = (
-        row * cols + np.maximum(col - 1, 0),
-        np.minimum(row + 1, rows - 1) * cols + col,
-        row * cols + np.minimum(col + 1, cols - 1),
-        np.maximum(row - 1, 0) * cols + col,
-    )
-    return jnp.asarray(np.stack(moved, -1), jnp.int32)
 
 
 def _holes(rows: tuple[str, ...]) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""``metaql evaluate``: a trained agent beside the baselines, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from metaql.cli.options import Common
+from metaql.cli.progress import Progress
+from metaql.cli.quickstart import as_document, print_findings
+from metaql.cli.training import command_line, read, versions
+from metaql.errors import UsageError
+
+if TYPE_CHECKING:
+    from metaql.tasks.families.base import Family
+    from metaql.tasks.finite import FiniteTask
+
+
+def evaluate(
+    run: Annotated[Path, Parameter(help="A run folder: RUNS_DIR/FAMILY/TIME-sSEED.")],
+    /,
+    *,
+    runs: Annotated[int, Parameter(help="Lifetimes per learner.")] = 200,
+    episodes: Annotated[int, Parameter(help="Episodes per lifetime.")] = 20,
+    task: Annotated[
+        int | None,
+        Parameter(help="Number of a test task; default: the family's own held-out task, else 0."),
+    ] = None,
+    out: Annotated[
+        Path | None, Parameter(help="Where to write the report; default: RUN/evaluation.html.")
+    ] = None,
+    common: Common | None = None,
+) -> None:
+    """Compare a trained agent with learners that start from nothing, on a task it never saw.
+
+    Prints return per episode by block of episodes with 95% intervals, and writes a report.
+
+    Example: metaql evaluate runs/frozen_lake/20260101-120000-s0 --runs 500
+    """
+    common = common or Common()
+    output = common.output()
+    if runs < 2 or episodes < 1 or (task or 0) < 0:
+        raise UsageError(
+            "`--runs` must be at least 2, `--episodes` at least 1, `--task` at least 0.",
+            f"Got {runs}, {episodes} and {task}.",
+        )
+    output.say(f"metaql evaluate: {run}")
+    plan = read(run)
+    with Progress(output.words) as progress:
+        progress("Starting up", 0.0)
+        from metaql.evaluate.compare import compare
+        from metaql.evaluate.report import Report
+        from metaql.evaluate.summary import summarise
+        from metaql.meta.agent import load
+
+        agent, family = load(run), plan.make_family()
+        chosen, words = choose(family, task, common.seed)
+        progress("Starting up", 1.0)
+        lives = compare(
+            agent,
+            family,
+            chosen,
+            runs=runs,
+            episodes=episodes,
+            seed=common.seed,
+            on_progress=progress,
+        )
+        score = "success" if plan.family == "frozen_lake" else "mean return"
+        found = summarise(lives.rows, lives.levels, score=score)
+    report = Report(
+        title=f"{plan.family}: a trained agent beside learners that start from nothing",
+        summary=f"Task: {words}. Each lifetime is {episodes} episodes.",
+        findings=found,
+        adaptation=None,
+        command=command_line(),
+        config={"run": str(run), "family": plan.family, "options": plan.options},
+        versions=versions(),
+    )
+    path = report.write(out if out is not None else run / "evaluation.html")
+    print_findings(output, found)
+    output.say(f"\nReport: {path}")
+    output.document({"run": run, "task": words, "report": path, **as_document(found, None)})
+
+
+def choose(family: Family, number: int | None, seed: int) -> tuple[FiniteTask, str]:
+    """The task to report on and what to call it.
+
+    Args:
+        family: where it comes from.
+        number: which of the test tasks that follow from ``seed``; None: the family's default task.
+        seed: of the test tasks.
+    """
+    import jax
+
+    from metaql.tasks.families import FrozenLake
+    from metaql.tasks.families.frozen_lake import DEFAULT_MAPS
+
+    if number is None and isinstance(family, FrozenLake) and family.size in DEFAULT_MAPS:
+        return family.default(), f"Gymnasium's own {family.size}x{family.size} map"
+    index = number or 0
+    tasks = family.tasks(jax.random.key(seed), index + 1, "test")
+    return jax.tree.map(lambda x: x[index], tasks), f"test task {index} of seed {seed}"

@@ -1,0 +1,56 @@
+"""``metaql families``: what there is to train on."""
+
+from __future__ import annotations
+
+from metaql.cli.options import Common
+
+
+def families(*, common: Common | None = None) -> None:
+    """List the task families, with the options and baselines of each.
+
+    Returns per episode on held-out tasks of the default instance: acting at random, the best policy
+    that does not adapt, the optimum.
+
+    Example: metaql families --json
+    """
+    common = common or Common()
+    output = common.output()
+    from metaql.tasks.families import FAMILIES
+
+    entries = {
+        name: {
+            "summary": family.summary,
+            "shares_states": family.shares_states,
+            "options": _options(family),
+            "baselines": dict(family.baselines),
+        }
+        for name, family in sorted(FAMILIES.items())
+    }
+    output.table(
+        ("family", "random", "non-adaptive", "optimum", "what it is"),
+        [
+            (name, *_baselines(entry["baselines"]), entry["summary"])
+            for name, entry in entries.items()
+        ],
+        left=(4,),
+    )
+    output.line("\nOptions and their defaults (--option key=value):")
+    for name, entry in entries.items():
+        given = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
+        output.line(f"{name}: {given or 'no options'}")
+    output.document(entries)
+
+
+def _options(family: type) -> dict[str, object]:
+    """Constructor arguments and their defaults (``...`` where one must be given)."""
+    import inspect
+
+    parameters = inspect.signature(family).parameters.values()
+    missing = inspect.Parameter.empty
+    return {p.name: "..." if p.default is missing else p.default for p in parameters}
+
+
+def _baselines(baselines: dict[str, float]) -> tuple[str, str, str]:
+    known = (baselines.get(name) for name in ("random", "non_adaptive", "optimum"))
+    random, fixed, best = ("" if value is None else f"{value:.3f}" for value in known)
+    return random, fixed, best

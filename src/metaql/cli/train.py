@@ -1,0 +1,107 @@
+"""``metaql train``: meta-train on a family, with checkpoints and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from metaql.cli.options import Common, key_values, sections
+from metaql.cli.output import Output
+from metaql.cli.progress import Progress
+from metaql.cli.training import Plan, create, fit, read
+from metaql.errors import UsageError
+
+
+def train(
+    family: Annotated[
+        str | None, Parameter(help="Name of a family: see `metaql families`.")
+    ] = None,
+    /,
+    *,
+    resume: Annotated[
+        Path | None, Parameter(help="A run folder to go on with, from its last checkpoint.")
+    ] = None,
+    config: Annotated[
+        Path | None, Parameter(help="TOML file with the tables [family] and [train].")
+    ] = None,
+    env_steps: Annotated[
+        int | None, Parameter(help="Environment steps of meta-training, over all lifetimes.")
+    ] = None,
+    option: Annotated[
+        tuple[str, ...],
+        Parameter(negative=(), show_default=False, help="key=value for the family; repeatable."),
+    ] = (),
+    set_: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            negative=(),
+            show_default=False,
+            help="key=value of the training configuration (see its reference); repeatable.",
+        ),
+    ] = (),
+    common: Common | None = None,
+) -> None:
+    """Train an agent on a family of tasks and keep it in a new run folder.
+
+    What is given on the command line goes before the configuration file. Ctrl-C keeps a checkpoint;
+    the message says how to go on.
+
+    Example: metaql train frozen_lake --option size=5 --env-steps 2000000
+    """
+    common = common or Common()
+    output = common.output()
+    if resume is not None:
+        _check_resume_alone(family, config, env_steps, option, set_)
+        plan, run = read(resume), resume
+    else:
+        tables = sections(config, ("family", "train"))
+        named = {"name": family} if family is not None else {}
+        options = {**tables["family"], **key_values(option, "--option"), **named}
+        settings = {**tables["train"], **key_values(set_, "--set")}
+        if env_steps is not None:
+            settings["env_steps"] = env_steps
+        plan = Plan(family=_name(options), options=options, train=settings, seed=common.seed)
+        output.say(f"metaql train: {plan.family}, seed {plan.seed}")
+        _check_family(plan)
+        run = create(plan, common.runs_dir)
+    output.say(f"Run folder: {run}")
+    with Progress(output.words) as progress:
+        fit(plan, run, progress, resume=resume is not None)
+    _close(output, plan, run)
+
+
+def _name(options: dict[str, object]) -> str:
+    """Take the name of the family out of its options."""
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise UsageError(
+            "`train` needs a family or `--resume RUN`.",
+            "Neither was given.",
+            "List the families with: metaql families",
+        )
+    return name
+
+
+def _check_family(plan: Plan) -> None:
+    """Refuse a wrong name or option before a run folder exists."""
+    plan.make_family()
+
+
+def _check_resume_alone(*others: object) -> None:
+    """A resumed run takes its configuration from its folder, so nothing else may be given."""
+    if any(other for other in others):
+        raise UsageError(
+            "`--resume` goes on with the run as it was configured.",
+            "A family, a configuration or an option was given too.",
+            "Leave them out, or start a new run without `--resume`.",
+        )
+
+
+def _close(output: Output, plan: Plan, run: Path) -> None:
+    output.line(f"Trained on {plan.family}: {run}")
+    output.say(f"Next: metaql evaluate {run}")
+    output.say(f"      metaql adapt ENV_ID --agent {run}")
+    output.document({"run": run, "family": plan.family, "options": plan.options, "seed": plan.seed})

@@ -1,0 +1,144 @@
+"""What `train` and `quickstart` share: one run folder, from its configuration to its agent."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metaql.cli.progress import Progress
+from metaql.errors import UsageError
+
+if TYPE_CHECKING:
+    from metaql.meta.agent import Agent
+    from metaql.tasks.families.base import Family
+
+CONFIG = "config.json"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with the command that goes on from there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides a training run; what ``config.json`` holds."""
+
+    family: str
+    """Name in the registry."""
+    options: dict[str, Any]
+    """Arguments of the family."""
+    train: dict[str, Any]
+    """Fields of ``MetaTrainConfig`` that differ from their defaults."""
+    seed: int
+
+    def make_family(self) -> Family:
+        """Build the family (raises ConfigError for an option it does not have)."""
+        from metaql.tasks.families import make
+
+        return make(self.family, **self.options)
+
+    def repeat(self) -> str:
+        """The command line that trains the same again, whichever command made the run."""
+        words = ["metaql", "train", self.family, "--seed", str(self.seed)]
+        for key, value in self.options.items():
+            words += ["--option", f"{key}={json.dumps(value)}"]
+        for key, value in self.train.items():
+            words += ["--set", f"{key}={json.dumps(value)}"]
+        return shlex.join(words)
+
+
+def create(plan: Plan, runs_dir: Path) -> Path:
+    """A new run folder with its ``config.json``.
+
+    The configuration is checked first, so that a mistake leaves no folder behind.
+    """
+    from metaql.config import to_dict
+    from metaql.runs import create_run, write_config
+
+    settings = to_dict(_train_config(plan))
+    run = create_run(runs_dir, plan.family, plan.seed)
+    content = {
+        "command": command_line(),
+        "family": {"name": plan.family, "options": plan.options},
+        "train": plan.train,
+        "train_in_full": settings,
+        "seed": plan.seed,
+        "versions": versions(),
+    }
+    write_config(run, content)
+    return run
+
+
+def read(run: Path) -> Plan:
+    """The plan of an existing run.
+
+    Raises:
+        UsageError: no run is there, or its ``config.json`` is not one.
+    """
+    from metaql.runs import open_run
+
+    content = open_run(run).config
+    try:
+        family = content["family"]
+        return Plan(
+            family=family["name"],
+            options=dict(family["options"]),
+            train=dict(content["train"]),
+            seed=int(content["seed"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{CONFIG} must be as metaql wrote it.", f"{run / CONFIG}: {error!r}."
+        ) from error
+
+
+def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> Agent:
+    """Train (or go on training) into a run folder.
+
+    Raises:
+        Interrupted: Ctrl-C; the last checkpoint is in the folder.
+    """
+    from metaql.meta.train import meta_train
+
+    try:
+        return meta_train(
+            plan.make_family(),
+            config=_train_config(plan),
+            seed=plan.seed,
+            run=run,
+            resume=resume,
+            on_progress=progress,
+        )
+    except KeyboardInterrupt:
+        again = shlex.join(["metaql", "train", "--resume", str(run)])
+        raise Interrupted(f"Go on with: {again}") from None
+
+
+def _train_config(plan: Plan) -> Any:
+    from metaql.config import build
+    from metaql.meta.config import MetaTrainConfig
+
+    return build(MetaTrainConfig, plan.train, "[train]")
+
+
+def command_line() -> str:
+    """The command that is running, as it can be typed again."""
+    return shlex.join(["metaql", *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("metaql", "jax", "jaxlib", "numpy", "equinox", "optax", "gymnasium", "scipy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,94 @@
+"""What a comparison found: the table, the curves and the exact levels, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from metaql.evaluate.blocks import (
+    Curve,
+    Row,
+    block_name,
+    block_table,
+    blocks_within,
+    curve_by_episode,
+    curve_by_steps,
+    step_grid,
+)
+
+
+class Lived(Protocol):
+    """Lifetimes as `meta.lifetime.Lives` holds them."""
+
+    @property
+    def returns(self) -> Float[np.ndarray, "N E"]:
+        """Undiscounted return of every episode."""
+        ...
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "N E"]:
+        """Steps of every episode."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What one comparison found, ready to be printed, written as JSON or drawn."""
+
+    score: str
+    """What the numbers are: ``success`` or ``mean return``."""
+    runs: int
+    """Lifetimes per learner."""
+    blocks: tuple[str, ...]
+    """Names of the blocks of episodes, such as ``6-10``."""
+    learners: tuple[Row, ...]
+    levels: tuple[Row, ...]
+    """Exact values that no experience changes."""
+    by_episode: Mapping[str, Curve]
+    by_steps: Mapping[str, Curve]
+
+    def level_values(self) -> dict[str, float]:
+        """The exact values by name."""
+        return {row.name: row.cells[0].mean for row in self.levels}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table in JSON types (the curves are in the report)."""
+        cells = {row.name: [asdict(cell) for cell in row.cells] for row in self.learners}
+        return {
+            "score": self.score,
+            "runs": self.runs,
+            "blocks": list(self.blocks),
+            "learners": cells,
+            "levels": self.level_values(),
+        }
+
+
+def summarise(
+    lives: Mapping[str, Lived], levels: Mapping[str, float], *, score: str = "mean return"
+) -> Findings:
+    """Blocks and curves with 95% bootstrap intervals over lifetimes.
+
+    Args:
+        lives: by learner, all with the same number of episodes; the first is what it is about.
+        levels: exact mean returns per episode that no experience changes.
+        score: what the returns are.
+    """
+    returns = {name: np.asarray(each.returns) for name, each in lives.items()}
+    first = next(iter(returns.values()))
+    table = block_table(returns, levels)
+    return Findings(
+        score=score,
+        runs=len(first),
+        blocks=tuple(block_name(block) for block in blocks_within(first.shape[1])),
+        learners=tuple(table[: len(returns)]),
+        levels=tuple(table[len(returns) :]),
+        by_episode={name: curve_by_episode(rows) for name, rows in returns.items()},
+        by_steps={
+            name: curve_by_steps(returns[name], each.lengths, step_grid(each.lengths))
+            for name, each in lives.items()
+        },
+    )

@@ -1,0 +1,100 @@
+"""Settings of meta-training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metaql.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaTrainConfig:
+    """How long and how to meta-train. All counts are per run unless said otherwise."""
+
+    env_steps: int = 2_000_000
+    """Environment steps of meta-training (a floor: whole iterations are run)."""
+    lifetimes: int = 256
+    """Lifetimes lived in parallel (axis N)."""
+    segment_steps: int = 8
+    """Steps between two beliefs that enter the loss."""
+    segments: int = 4
+    """Segments per iteration; one iteration lives ``segments * segment_steps`` steps."""
+    generations: int = 16
+    """Iterations that a lifetime lasts; every iteration renews one part in ``generations``."""
+    episodes: tuple[int, int] = (5, 40)
+    """Episodes a lifetime is promised: drawn log-uniformly between these."""
+    learning_rate: float = 2e-3
+    """Peak rate of Adam."""
+    epsilon: float = 0.3
+    """Share of modes (ways of acting for one episode) drawn at random while meta-training."""
+    trace: float = 0.95
+    """Lambda of the returns that the outer Q-learning learns from."""
+    episode_discount: float = 0.9
+    """Discount per episode of what a lifetime brings later."""
+    outer_weight: float = 0.5
+    """Weight of the outer Q-learning beside the supervised fit of Q*."""
+    bank: int = 1024
+    """Tasks sampled and solved exactly at a time."""
+    refresh: int = 100
+    """Iterations after which the bank is sampled anew."""
+    agents: int = 512
+    """Q-learning agents whose experience gives the family prior."""
+    agent_steps: int = 1024
+    """Steps each of them lives."""
+    embedding: int = 16
+    """Size Z of the task embedding."""
+    hidden: int = 32
+    """Width of the network's layers."""
+    sweeps: int = 4
+    """Bellman sweeps per step."""
+    checkpoint_every: int = 50
+    """Iterations between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        low, high = self.episodes
+        positive = {
+            name: getattr(self, name)
+            for name in (
+                *("env_steps", "lifetimes", "segment_steps", "segments", "generations", "bank"),
+                *("refresh", "agents", "agent_steps", "embedding", "hidden", "sweeps"),
+                "checkpoint_every",
+            )
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ConfigError(f"`{name}` must be at least 1.", f"Got {value}.")
+        for name in ("epsilon", "trace", "episode_discount"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
+        if self.lifetimes % self.generations:
+            raise ConfigError(
+                "`lifetimes` must be a multiple of `generations`.",
+                f"Got {self.lifetimes} and {self.generations}.",
+            )
+        if not 1 <= low <= high:
+            raise ConfigError("`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}.")
+        if self.learning_rate <= 0 or self.outer_weight < 0:
+            raise ConfigError(
+                "`learning_rate` must be > 0 and `outer_weight` >= 0.",
+                f"Got {self.learning_rate} and {self.outer_weight}.",
+            )
+
+    @property
+    def renewed(self) -> int:
+        """Lifetimes renewed per iteration."""
+        return self.lifetimes // self.generations
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration."""
+        return self.lifetimes * self.segments * self.segment_steps
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        return -(-self.env_steps // self.steps_per_iteration)

@@ -1,0 +1,76 @@
+"""Step 2 of the mission at scale: plain Q-learning agents, one per task, and what they experienced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from metaql.embedding.statistics import Statistics, empty, observe
+from metaql.meta.lifetime import advance, begin_all
+from metaql.qlearning.schedules import Constant
+from metaql.qlearning.tabular import QLearning
+from metaql.tasks.families.base import Family
+from metaql.types import Decision, Learner, Memory, PRNGKey, TaskSpec, Transition
+
+
+class Witnessed(NamedTuple):
+    """A learner's memory and the statistics of everything it saw."""
+
+    memory: Memory
+    statistics: Statistics
+
+
+class Witness(eqx.Module):
+    """Any learner, with somebody taking notes: the same decisions, plus `Statistics`."""
+
+    learner: Learner
+
+    def init(self, key: PRNGKey, spec: TaskSpec) -> Witnessed:
+        """The learner's memory and statistics of nothing."""
+        blank = empty(spec.state_mask.shape[0], spec.action_mask.shape[0])
+        return Witnessed(self.learner.init(key, spec), blank)
+
+    def act(self, key: PRNGKey, memory: Witnessed, state: Int[Array, ""]) -> Decision:
+        """The learner's decision."""
+        return self.learner.act(key, memory.memory, state)
+
+    def update(self, key: PRNGKey, memory: Witnessed, transition: Transition) -> Witnessed:
+        """The learner learns; the notes grow."""
+        return Witnessed(
+            self.learner.update(key, memory.memory, transition),
+            observe(memory.statistics, transition),
+        )
+
+
+def explorer(gamma: float = 0.99) -> QLearning:
+    """The Q-learning agents of step 2: half random, so that the notes cover the family."""
+    return QLearning(gamma=gamma, step_size=Constant(0.1), epsilon=Constant(0.5))
+
+
+def q_learning_experience(
+    family: Family,
+    key: PRNGKey,
+    *,
+    agents: int,
+    steps: int,
+    on_progress: Callable[[float], None] = lambda done: None,
+    chunk: int = 256,
+) -> Statistics:
+    """Let ``agents`` Q-learning agents live ``steps`` steps, each in a training task of its own.
+
+    Returns:
+        What each experienced, ``[N, ...]``.
+    """
+    key_tasks, key_lives = jax.random.split(key)
+    tasks = family.tasks(key_tasks, agents, "train")
+    learner = Witness(explorer())
+    lives = begin_all(learner, tasks, jax.random.split(key_lives, agents), jnp.iinfo(jnp.int32).max)
+    for done in range(0, steps, chunk):
+        lives, _ = advance(learner, tasks, lives, chunk)
+        on_progress(min(1.0, (done + chunk) / steps))
+    return lives.memory.statistics

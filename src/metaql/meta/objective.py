@@ -1,0 +1,90 @@
+"""The outer loss: ``min over M of the sum over tasks of L(A(T_i), T_i)``, at beliefs that were lived."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.meta.rollout import Segments
+from metaql.policy.beliefq import Belief, BeliefQ, spread_of
+from metaql.tasks.exact import Model, model_of, plan
+from metaql.tasks.finite import FiniteTask
+
+_LOG_STD_RANGE = (-4.0, 3.0)
+_UNVISITED = 0.2
+"""Weight of states never seen: their Q* teaches the value of the unknown, at lower precision."""
+
+
+class Answers(NamedTuple):
+    """What is known exactly of a sampled task."""
+
+    q: Float[Array, "S A"]
+    """Q* at the task's own discount."""
+    matters: Bool[Array, "S A"]
+    """Pairs that exist in states where something can happen."""
+
+
+def answers_to(task: FiniteTask, discount: Float[Array, ""]) -> Answers:
+    """Exact Q* of one task and where it means something."""
+    model: Model = model_of(task)
+    lives = (model.onward.sum(-1) > 0).any(-1) | (model.reward != 0).any(-1)
+    matters = (lives & task.state_mask)[:, None] & task.action_mask
+    return Answers(plan(model, discount, tolerance=1e-5, max_sweeps=2_000), matters)
+
+
+class Losses(NamedTuple):
+    """Parts of the loss, averaged over beliefs."""
+
+    fit: Float[Array, ""]
+    """Huber error of the mean against the exact Q*, in units of the belief's spread."""
+    doubt: Float[Array, ""]
+    """Negative log-likelihood of that error under the standard deviation."""
+    outer: Float[Array, ""]
+    """Q-learning over the lifetime: Huber error against lambda-returns."""
+
+
+def belief_losses(
+    learner: BeliefQ,
+    belief: Belief,
+    answers: Answers,
+    state: Int[Array, ""],
+    target: Float[Array, ""],
+) -> Losses:
+    """All losses at one lived belief; gradients flow through the last sweeps and the network.
+
+    ``fit`` and ``doubt`` are supervised, at every state and action at once: squared error of the mean,
+    and the likelihood of that error under the standard deviation (which must not bend the mean: known
+    beliefs would drown the others). ``outer`` is Q-learning over the lifetime.
+    """
+    belief = learner.replan(belief, learner.config.sweeps)
+    views = learner.outlooks(belief)
+    spread = spread_of(belief)
+    seen = (belief.evidence.pair.visits.sum(-1, keepdims=True) > 0).astype(jnp.float32)
+    weight = answers.matters * (_UNVISITED + (1.0 - _UNVISITED) * seen)
+    weight = weight / jnp.maximum(weight.sum(), 1.0)
+    error = (answers.q - views.mean) / spread
+    fit = (weight * optax.huber_loss(error)).sum()
+    log_std = jnp.clip(views.log_std, *_LOG_STD_RANGE)
+    scaled = jax.lax.stop_gradient(error) * jnp.exp(-log_std)
+    doubt = (weight * (optax.huber_loss(scaled, delta=3.0) + log_std)).sum()
+
+    where = jax.nn.one_hot(state, belief.starts.shape[0])
+    acted = learner.mode_values(belief, where)[belief.mode]
+    outer = optax.huber_loss((acted - target) / spread)
+    return Losses(fit, doubt, outer)
+
+
+def meta_loss(
+    learner: BeliefQ, data: Segments, answers: Answers, outer_weight: float
+) -> tuple[Float[Array, ""], Losses]:
+    """Mean over the lived beliefs ``[M, N]`` of the N tasks whose ``answers`` are ``[N, ...]``."""
+    over_tasks = jax.vmap(belief_losses, in_axes=(None, 0, 0, 0, 0))
+    over_segments = jax.vmap(over_tasks, in_axes=(None, 0, None, 0, 0))
+    losses = over_segments(learner, data.beliefs, answers, data.states, data.targets)
+    alive = data.alive / jnp.maximum(data.alive.sum(), 1)
+    means = Losses(*((alive * loss).sum() for loss in losses))
+    return means.fit + 0.1 * means.doubt + outer_weight * means.outer, means

@@ -1,0 +1,92 @@
+"""Lived training data: segments of lifetimes, with the beliefs at the start of every segment."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.meta.lifetime import Life, Record, live_step
+from metaql.policy.beliefq import Belief, BeliefQ
+from metaql.qlearning.td import lambda_returns
+from metaql.tasks.finite import FiniteTask
+
+
+class Step(NamedTuple):
+    """What the outer Q-learning needs of one lived step."""
+
+    record: Record
+    resumed: Float[Array, ""]
+    """Outer Q of the mode in force where the lifetime goes on, after learning from the step."""
+    more: Bool[Array, ""]
+    """Another episode follows in this lifetime."""
+
+
+class Segments(NamedTuple):
+    """``M`` segments of ``L`` steps of N lifetimes, in order."""
+
+    beliefs: Belief
+    """At the start of each segment, ``[M, N, ...]``."""
+    states: Int[Array, "M N"]
+    targets: Float[Array, "M N"]
+    """Lambda-return of the mode in force over the rest of the lifetime."""
+    alive: Bool[Array, "M N"]
+
+
+@eqx.filter_jit
+def live_segments(
+    learner: BeliefQ,
+    tasks: FiniteTask,
+    lives: Life,
+    *,
+    segments: int,
+    steps: int,
+    trace: float,
+    episode_discount: float,
+) -> tuple[Life, Segments, Float[Array, ""]]:
+    """Live ``segments * steps`` steps of N lifetimes, ``[N, ...]``, and compute outer targets.
+
+    Returns:
+        The lives afterwards, the segments, and the mean reward per living step.
+    """
+
+    def one(task: FiniteTask, life: Life) -> tuple[Life, Step]:
+        after, record = live_step(learner, task, life, life.memory)
+        where = jax.nn.one_hot(after.state, after.memory.starts.shape[0])
+        resumed = learner.mode_values(after.memory, where)[after.memory.mode]
+        return after, Step(record, resumed, after.episode < after.episodes)
+
+    def body(lives: Life, _: None) -> tuple[Life, Step]:
+        return jax.vmap(one)(tasks, lives)
+
+    def segment(lives: Life, _: None) -> tuple[Life, tuple[Belief, Step]]:
+        after, lived = jax.lax.scan(body, lives, length=steps)
+        return after, (lives.memory, lived)
+
+    after, (beliefs, lived) = jax.lax.scan(segment, lives, length=segments)
+    lived = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lived)
+    targets = jax.vmap(lifetime_returns, in_axes=(1, None, None), out_axes=1)(
+        lived, trace, episode_discount
+    )
+    first = slice(None, None, steps)
+    transition, alive = lived.record.transition, lived.record.alive
+    data = Segments(beliefs, transition.state[first], targets[first], alive[first])
+    reward = (transition.reward * alive).sum() / jnp.maximum(alive.sum(), 1)
+    return after, data, reward
+
+
+def lifetime_returns(lived: Step, trace: float, episode_discount: float) -> Float[Array, " T"]:
+    """Lambda-returns of the outer problem, whose state is the belief, across episode ends.
+
+    Rewards are not discounted within an episode (else dying early would look like getting to the next
+    episode sooner); every episode end, terminated or truncated, costs one ``episode_discount``, and
+    after the last one nothing follows. Bootstraps: the outer Q of the mode in force, which at an
+    episode's start is the greedy one.
+    """
+    transition = lived.record.transition
+    ended = transition.terminated | transition.truncated
+    onward = jnp.where(ended, episode_discount * lived.more, 1.0)
+    return lambda_returns(transition.reward, onward, lived.resumed, trace)

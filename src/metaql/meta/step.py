@@ -1,0 +1,160 @@
+"""One iteration of meta-training: renew some lifetimes, live on, measure the loss, update the weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from metaql.meta.config import MetaTrainConfig
+from metaql.meta.lifetime import Life, begin
+from metaql.meta.objective import Answers, Losses, answers_to, meta_loss
+from metaql.meta.rollout import live_segments
+from metaql.policy.beliefq import BeliefQ, task_discount
+from metaql.tasks.finite import FiniteTask
+from metaql.types import PRNGKey
+
+
+class Population(NamedTuple):
+    """N lifetimes under way, their tasks and the exact answers to them."""
+
+    lives: Life
+    tasks: FiniteTask
+    answers: Answers
+
+
+class TrainState(NamedTuple):
+    """Everything a run needs to go on: what a checkpoint holds."""
+
+    weights: BeliefQ
+    """Trained arrays (None elsewhere)."""
+    optimizer: Any
+    populations: tuple[Population, ...]
+    """One for each group of families that share a shape and a prior."""
+    key: PRNGKey
+    iteration: Int[Array, ""]
+
+
+class Progress(NamedTuple):
+    """Diagnostics of one iteration."""
+
+    reward: Float[Array, ""]
+    """Mean reward per living step."""
+    losses: Losses
+    gradient: Float[Array, ""]
+    """Norm of the gradient."""
+
+
+@eqx.filter_jit
+def solve(tasks: FiniteTask) -> Answers:
+    """Exact answers to N tasks, each at its own discount."""
+    return jax.vmap(lambda task: answers_to(task, task_discount(task.spec(1))))(tasks)
+
+
+def optimizer_for(config: MetaTrainConfig) -> optax.GradientTransformation:
+    """Adam with clipped gradients and a rate that warms up and then falls to a tenth."""
+    updates = max(config.iterations, 2)
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, min(50, updates // 10 + 1), updates, 0.1 * config.learning_rate
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
+
+
+def split_weights(learner: BeliefQ) -> tuple[BeliefQ, BeliefQ]:
+    """Separate what gradients train from what they do not (the family prior, epsilon)."""
+    trained = jax.tree.map(eqx.is_inexact_array, learner)
+    given = (learner.prior, learner.epsilon)
+    frozen = jax.tree.map(lambda _: False, given)
+    trained = eqx.tree_at(
+        lambda model: (model.prior, model.epsilon), trained, frozen, is_leaf=lambda x: x is None
+    )
+    return eqx.partition(learner, trained)
+
+
+@eqx.filter_jit
+def populate(
+    learner: BeliefQ, bank: FiniteTask, answers: Answers, key: PRNGKey, count: int, episodes: Any
+) -> Population:
+    """Begin ``count`` lifetimes in tasks drawn from the bank, with budgets drawn log-uniformly."""
+    key_task, key_budget, key_life = jax.random.split(key, 3)
+    index = jax.random.randint(key_task, (count,), 0, bank.initial.shape[0])
+    tasks, known = jax.tree.map(lambda x: x[index], (bank, answers))
+    low, high = jnp.log(episodes[0]), jnp.log(episodes[1] + 1.0)
+    budget = jnp.exp(jax.random.uniform(key_budget, (count,), minval=low, maxval=high))
+    lives = jax.vmap(begin, in_axes=(None, 0, 0, 0))(
+        learner, tasks, jax.random.split(key_life, count), budget.astype(jnp.int32)
+    )
+    return Population(lives, tasks, known)
+
+
+@eqx.filter_jit
+def train_step(
+    state: TrainState,
+    group: int,
+    frozen: BeliefQ,
+    bank: FiniteTask,
+    answers: Answers,
+    config: MetaTrainConfig,
+) -> tuple[TrainState, Progress]:
+    """One iteration on one population.
+
+    Args:
+        state: before; its weights are combined with ``frozen`` (the group's prior).
+        group: which population.
+        frozen: untrained part of the learner.
+        bank: tasks to draw new lifetimes from, ``[B, ...]``.
+        answers: exact answers to the bank.
+        config: static.
+    """
+    key, key_renew = jax.random.split(state.key)
+    population = state.populations[group]
+    learner = eqx.combine(state.weights, frozen).with_epsilon(config.epsilon)
+    fresh = populate(learner, bank, answers, key_renew, config.renewed, config.episodes)
+    block = (state.iteration // len(state.populations)) % config.generations
+    population = _renew(population, fresh, block * config.renewed)
+    lives, data, reward = live_segments(
+        learner,
+        population.tasks,
+        population.lives,
+        segments=config.segments,
+        steps=config.segment_steps,
+        trace=config.trace,
+        episode_discount=config.episode_discount,
+    )
+
+    def loss(weights: BeliefQ) -> tuple[Array, Losses]:
+        return meta_loss(
+            eqx.combine(weights, frozen), data, population.answers, config.outer_weight
+        )
+
+    gradients, losses = jax.grad(loss, has_aux=True)(state.weights)
+    changes, optimizer = optimizer_for(config).update(gradients, state.optimizer)
+    populations = list(state.populations)
+    populations[group] = population._replace(lives=lives)
+    after = TrainState(
+        weights=eqx.apply_updates(state.weights, changes),
+        optimizer=optimizer,
+        populations=tuple(populations),
+        key=key,
+        iteration=state.iteration + 1,
+    )
+    return after, Progress(reward, losses, optax.global_norm(gradients))
+
+
+def _renew(population: Population, fresh: Population, at: Int[Array, ""]) -> Population:
+    """Replace the lifetimes from index ``at`` on by fresh ones."""
+
+    def put(old: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(old, new.astype(old.dtype), at, 0)
+
+    def put_any(old: Array, new: Array) -> Array:
+        if jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+            data = put(jax.random.key_data(old), jax.random.key_data(new))
+            return jax.random.wrap_key_data(data)
+        return put(old, new)
+
+    return jax.tree.map(put_any, population, fresh)

@@ -1,0 +1,133 @@
+"""Planning inside the belief: C parallel Q-iteration channels on the posterior-mean model.
+
+Channel c has its own optimism, discount, pseudo-count and value of the unknown (`Settings`). One sweep is
+
+    Q_c(s, a) = r(s, a) + bonus_c(s, a)
+                + [sum_s2 N(s, a, s2) discount_c (1 - d_c(s2)) V_c(s2) + k_c u_c] / [N(s, a) + k_c]
+    V_c(s)    = max_a Q_c(s, a)
+
+with N the posterior counts, r rewards and d terminations, each estimated by pair or by arrival,
+whichever explains the task; uncertain terminations are lowered, and uncertain rewards and transitions
+raised, by their posterior standard deviation times the channel's optimism. Planning is warm
+started: the channels of the last step are part of the memory, and a few sweeps refresh them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metaql.embedding.embed import arrival_gates, reward_scale
+from metaql.embedding.statistics import Statistics, overall_means
+
+
+class Settings(NamedTuple):
+    """What the network chooses for every channel."""
+
+    optimism: Float[Array, " C"]
+    """Posterior standard deviations added to rewards and taken from terminations."""
+    discount: Float[Array, " C"]
+    pseudo: Float[Array, " C"]
+    """Pseudo-visits of the unknown successor (where no family prior speaks)."""
+    unknown: Float[Array, " C"]
+    """Value of the unknown successor, in units of the reward scale per effective horizon."""
+
+
+class Operator(NamedTuple):
+    """The Bellman operator of every channel, ready to be swept."""
+
+    counts: Float[Array, "S A S"]
+    total: Float[Array, "C S A"]
+    base: Float[Array, "C S A"]
+    """Everything that does not depend on the values."""
+    onward: Float[Array, "C S"]
+    """Discount times the probability of going on after arrival."""
+    stay: Float[Array, "S A"]
+    """Probability of going on by pair (1 where arrival explains terminations)."""
+    mask: Bool[Array, "S A"]
+
+
+def operator(
+    known: Statistics,
+    settings: Settings,
+    trust: Float[Array, ""],
+    mask: Bool[Array, "S A"],
+    values: Float[Array, "C S"],
+) -> Operator:
+    """Prepare the Bellman operator from posterior statistics.
+
+    Args:
+        known: evidence plus prior.
+        settings: of every channel.
+        trust: weight of the family prior; with it the pseudo-visits of the unknown vanish.
+        mask: pairs that exist.
+        values: last V of every channel, for the bonus on uncertain transitions.
+    """
+    scale = reward_scale(known)
+    gate_reward, gate_ends = arrival_gates(known)
+    mean_reward, mean_ends = overall_means(known)
+    shrink = 0.05 * (1.0 - trust) + 1e-3
+    lift = settings.optimism[:, None]
+    error = jnp.minimum(known.scores.reward_pair, known.scores.reward_arrival)
+    noise = jnp.sqrt((error + jnp.square(scale)) / (known.steps + 1.0))
+
+    seen = known.arrival.visits + shrink
+    arrival = (known.arrival.reward + shrink * mean_reward) / seen
+    ends = (known.arrival.ends + shrink * mean_ends) / seen
+    doubt = jnp.sqrt(ends * (1.0 - ends) / (seen + 1.0))
+    arrival_ends = jnp.clip(gate_ends * (ends - lift * doubt), 0.0, 1.0)
+
+    tried = known.pair.visits + 0.5
+    pair = (known.pair.reward + 0.5 * mean_reward) / tried
+    pair_ends = (known.pair.ends + 0.5 * mean_ends) / tried
+    bonus = lift[..., None] * (1.0 - gate_reward) * noise / jnp.sqrt(tried)
+
+    pseudo = settings.pseudo * (1.0 - trust) + 1e-3
+    effective = 1.0 / (1.0 - settings.discount)
+    unknown = pseudo * settings.unknown * scale * effective
+    counted = known.transitions.sum(-1)
+    total = counted + pseudo[:, None, None]
+    wobble = _value_doubt(known.transitions, counted, values)
+    bonus = bonus + lift[..., None] * settings.discount[:, None, None] * wobble
+    landing = gate_reward * jnp.einsum("saz,z->sa", known.transitions, arrival) / total
+    base = (1.0 - gate_reward) * pair + landing + bonus + unknown[:, None, None] / total
+    return Operator(
+        counts=known.transitions,
+        total=total,
+        base=jnp.where(mask, base, 0.0),
+        onward=settings.discount[:, None] * (1.0 - arrival_ends),
+        stay=1.0 - (1.0 - gate_ends) * pair_ends,
+        mask=mask,
+    )
+
+
+def _value_doubt(
+    counts: Float[Array, "S A S"], counted: Float[Array, "S A"], values: Float[Array, "C S"]
+) -> Float[Array, "C S A"]:
+    """Posterior standard deviation of ``E[V(s2)]`` under a Dirichlet with these counts."""
+    share = jnp.maximum(counted, 1e-6)
+    moments = jnp.einsum("saz,cz->csa", counts, jnp.concatenate([values, jnp.square(values)])) / share
+    mean, square = jnp.split(moments, 2)
+    variance = jnp.maximum(square - jnp.square(mean), 0.0)
+    return jax.lax.stop_gradient(jnp.sqrt(variance / (counted + 1.0)))
+
+
+def sweep(op: Operator, q: Float[Array, "C S A"]) -> Float[Array, "C S A"]:
+    """One Bellman sweep of all channels."""
+    values = op.onward * state_values(q, op.mask)
+    landed = jnp.einsum("saz,cz->csa", op.counts, values) / op.total
+    return jnp.where(op.mask, op.base + op.stay * landed, 0.0)
+
+
+def state_values(q: Float[Array, "C S A"], mask: Bool[Array, "S A"]) -> Float[Array, "C S"]:
+    """``max_a Q`` over actions that exist; 0 at padded states.
+
+    By index and one-hot product: under jit on CPU the gradient of ``jnp.max`` can be 0/0, because the
+    operand is recomputed with other rounding and no entry equals the maximum any more.
+    """
+    masked = jnp.where(mask, q, -jnp.inf)
+    best = jax.nn.one_hot(jnp.argmax(jax.lax.stop_gradient(masked), -1), q.shape[-1])
+    return (best * jnp.where(mask, q, 0.0)).sum(-1)

@@ -1,0 +1,96 @@
+"""Every sample-based Bellman target, once, for one stream.
+
+Names as in rlax: ``_tm1`` is before the step, ``_t`` after it. A discount replaces any ``done``
+flag: ``discount_t = gamma * (1 - terminated)``. Truncation is not termination: it leaves the
+discount alone, so the true last state is bootstrapped from.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.tasks.exact import NEVER
+
+
+def discount_after(
+    gamma: Float[Array, "*T"] | float, terminated: Bool[Array, "*T"]
+) -> Float[Array, "*T"]:
+    """``discount_t = gamma * (1 - terminated)``: zero where nothing follows."""
+    return gamma * (1.0 - terminated)
+
+
+def q_target(
+    r_t: Float[Array, ""],
+    discount_t: Float[Array, ""],
+    q_t: Float[Array, " A"],
+    action_mask: Bool[Array, " A"],
+) -> Float[Array, ""]:
+    """``r_t + discount_t * max_a q_t[a]`` over the actions that exist.
+
+    Watkins & Dayan 1992, Q-learning, eq. 1.
+    """
+    return r_t + discount_t * jnp.where(action_mask, q_t, NEVER).max()
+
+
+def double_q_target(
+    r_t: Float[Array, ""],
+    discount_t: Float[Array, ""],
+    q_t_value: Float[Array, " A"],
+    q_t_select: Float[Array, " A"],
+    action_mask: Bool[Array, " A"],
+) -> Float[Array, ""]:
+    """``r_t + discount_t * q_t_value[argmax_a q_t_select[a]]``.
+
+    One table picks the action, the other says what it is worth (van Hasselt 2010, Double
+    Q-learning, algorithm 1).
+    """
+    best = jnp.where(action_mask, q_t_select, NEVER).argmax()
+    return r_t + discount_t * q_t_value[best]
+
+
+def watkins_traces(
+    traces: Float[Array, "S A"],
+    state: Int[Array, ""],
+    action: Int[Array, ""],
+    was_greedy: Bool[Array, ""],
+    decay: Float[Array, ""],
+) -> Float[Array, "S A"]:
+    """Replacing eligibility traces of Watkins's Q(lambda) when ``action`` is taken in ``state``.
+
+    Earlier pairs fade by ``decay = gamma * lambda`` if the action was greedy and are forgotten if
+    it explored: a return that goes on with a worse action says nothing about the greedy policy
+    (Sutton & Barto 1998, figure 7.14; replacing traces: Singh & Sutton 1996).
+    """
+    return (traces * jnp.where(was_greedy, decay, 0.0)).at[state, action].set(1.0)
+
+
+def lambda_returns(
+    r_t: Float[Array, " T"],
+    discount_t: Float[Array, " T"],
+    v_t: Float[Array, " T"],
+    lambda_t: Float[Array, " T"] | float,
+) -> Float[Array, " T"]:
+    """``G[t] = r_t[t] + discount_t[t] * ((1 - lambda_t[t]) * v_t[t] + lambda_t[t] * G[t + 1])``.
+
+    Entry ``t`` of every argument belongs to the same step: its reward, the discount after it and
+    the value of the state it *arrived* in (for Q-learning ``max_a Q(next_state, a)``). After the
+    last row only ``v_t[-1]`` is known, so ``G[T - 1] = r + discount * v``.
+
+    - Terminated: ``discount_t[t] = 0``; neither ``v_t[t]`` nor row ``t + 1`` counts.
+    - Truncated within an episode's return: pass ``lambda_t[t] = 0``; ``v_t[t]`` of the true last
+      state is bootstrapped from and row ``t + 1``, another episode, does not count.
+    - Returns over a whole lifetime: keep both positive across episode ends; row ``t + 1`` goes on.
+
+    ``lambda_t = 0`` gives one-step targets, ``1`` the discounted sum of what came (Sutton & Barto
+    2018, eq. 12.18 with V for the bootstrap; Watkins 1989).
+    """
+    lambda_t = jnp.broadcast_to(jnp.asarray(lambda_t, v_t.dtype), v_t.shape)
+
+    def back(g_next: Array, row: tuple[Array, Array, Array, Array]) -> tuple[Array, Array]:
+        r, discount, v, lam = row
+        g = r + discount * ((1.0 - lam) * v + lam * g_next)
+        return g, g
+
+    return jax.lax.scan(back, v_t[-1], (r_t, discount_t, v_t, lambda_t), reverse=True)[1]

@@ -1,0 +1,283 @@
+"""Gymnasium environments stepped on the host, every answer checked.
+
+Any environment with Discrete observation and action spaces. States and actions are numbered from 0
+on our side; a space with ``start`` is shifted both ways.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+from gymnasium import spaces, wrappers
+
+from metaql.errors import (
+    EnvironmentFaultError,
+    UnknownNameError,
+    UnsupportedSpaceError,
+    UsageError,
+)
+from metaql.tasks.finite import NO_HORIZON
+from metaql.types import TaskSpec
+
+_REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
+_LARGEST = float(np.finfo(np.float32).max)
+"""Learners work in float32: a reward that overflows there is as bad as infinity."""
+
+
+class HostStep(NamedTuple):
+    """What a host environment answered to one action."""
+
+    next_state: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    """The clock ended the episode; never together with ``terminated``, which wins."""
+
+
+class HostEnvironment:
+    """A Gymnasium environment with finite spaces, every answer checked. Made by `open_environment`.
+
+    Episodes are truncated after ``horizon`` steps even where no wrapper does it, so that what a
+    learner is told is what happens.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        """Take an environment whose spaces `open_environment` has checked."""
+        self.env = env
+        self._states = _discrete(env.observation_space, "observation")
+        self._actions = _discrete(env.action_space, "action")
+        self.num_states = int(self._states.n)
+        """States, numbered from 0."""
+        self.num_actions = int(self._actions.n)
+        """Actions, numbered from 0."""
+        self.first_state = int(self._states.start)
+        """The observation that is state 0."""
+        self.first_action = int(self._actions.start)
+        """What the environment calls action 0."""
+        self.horizon = _horizon(env)
+        """Steps after which an episode is truncated (`NO_HORIZON`: no limit is declared)."""
+        self._state: int | None = None
+        self._clock = 0
+
+    @property
+    def name(self) -> str:
+        """The registered id, or the class name of an environment that has none."""
+        return self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
+
+    def spec(self, episodes: int) -> TaskSpec:
+        """What a learner may know of this environment before its first step."""
+        return TaskSpec(
+            state_mask=jnp.ones(self.num_states, bool),
+            action_mask=jnp.ones(self.num_actions, bool),
+            horizon=jnp.asarray(self.horizon, jnp.int32),
+            episodes=jnp.asarray(episodes, jnp.int32),
+        )
+
+    def reset(self, seed: int | None = None) -> int:
+        """Start an episode and return its first state.
+
+        Args:
+            seed: of the environment's own randomness; ``None``: go on with it.
+
+        Raises:
+            EnvironmentFaultError: the environment raised, or its first state is not in its space.
+        """
+        self._state = None
+        where = f"reset(seed={seed}) of {self.name}"
+        try:
+            answer = self.env.reset(seed=seed)
+        except Exception as error:
+            raise _raised(where, error) from error
+        observation, _ = unpack(answer, 2, where)
+        self._clock = 0
+        self._state = self._to_state(observation, where)
+        return self._state
+
+    def step(self, action: int) -> HostStep:
+        """Take one action.
+
+        Raises:
+            UsageError: no episode is running, or there is no such action.
+            EnvironmentFaultError: the environment raised, or answered with a reward that is not a
+                finite number, a state outside its space or a flag that is not true or false.
+        """
+        state = self._running(action)
+        self._state = None  # An episode in which the environment failed cannot go on.
+        where = (
+            f"step {self._clock + 1} of an episode of {self.name} (state {state}, action {action})"
+        )
+        try:
+            answer = self.env.step(self._actions.dtype.type(int(action) + self.first_action))
+        except Exception as error:
+            raise _raised(where, error) from error
+        observation, reward, ended, cut, _ = unpack(answer, 5, where)
+        next_state = self._to_state(observation, where)
+        amount = _reward(reward, where)
+        terminated = _flag("terminated", ended, where)
+        self._clock += 1
+        cut_off = _flag("truncated", cut, where) or self._clock >= self.horizon
+        truncated = cut_off and not terminated
+        if not (terminated or truncated):
+            self._state = next_state
+        return HostStep(next_state, amount, terminated, truncated)
+
+    def close(self) -> None:
+        """Release what the environment holds (windows, files)."""
+        self.env.close()
+
+    def _running(self, action: int) -> int:
+        """The current state, after checking that ``action`` can be taken in it."""
+        if self._state is None:
+            raise UsageError(
+                "`step` needs a running episode.", "The last one has ended.", "Call `reset` first."
+            )
+        if not 0 <= int(action) < self.num_actions:
+            raise UsageError(
+                f"Actions of {self.name} are 0 to {self.num_actions - 1}.", f"Got {action}."
+            )
+        return self._state
+
+    def _to_state(self, observation: Any, where: str) -> int:
+        number = np.asarray(observation)
+        start = self.first_state
+        whole = number.shape == () and number.dtype.kind in "iu"
+        if not whole or not start <= int(number) < start + self.num_states:
+            raise EnvironmentFaultError(
+                f"Observations must be integers from {start} to {start + self.num_states - 1}.",
+                f"Got {observation!r} at {where}.",
+                _REPORT,
+            )
+        return int(number) - start
+
+
+def open_environment(env: str | gymnasium.Env | HostEnvironment, **kwargs: Any) -> HostEnvironment:
+    """Open a Gymnasium environment with finite spaces.
+
+    Args:
+        env: a registered id, or an environment.
+        kwargs: passed to ``gymnasium.make``; only with an id.
+
+    Raises:
+        UnknownNameError: no environment of this id is registered.
+        UnsupportedSpaceError: a space is not Discrete, or ``env`` is no environment.
+        UsageError: ``kwargs`` with an environment, or ``gymnasium.make`` refused.
+
+    Example:
+        >>> lake = open_environment("FrozenLake-v1")
+        >>> lake.num_states, lake.num_actions, lake.horizon
+        (16, 4, 100)
+    """
+    if isinstance(env, str):
+        return HostEnvironment(_make(env, kwargs))
+    if kwargs:
+        raise UsageError(
+            "Options go to `gymnasium.make` and need an id.",
+            f"Got {sorted(kwargs)} with an environment that is already made.",
+        )
+    if isinstance(env, HostEnvironment):
+        return env
+    if not isinstance(env, gymnasium.Env):
+        raise UnsupportedSpaceError(
+            "`env` must be an id or a `gymnasium.Env`.",
+            f"Got {type(env).__name__}.",
+            "A vector environment holds several: pass one of them.",
+        )
+    return HostEnvironment(env)
+
+
+def layers_of(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """Go through the wrappers from outside in, then the environment itself."""
+    yield env
+    while isinstance(env, gymnasium.Wrapper):
+        env = env.env
+        yield env
+
+
+def _horizon(env: gymnasium.Env) -> int:
+    """The shortest TimeLimit around the environment, else what its registration says."""
+    limits = [
+        int(layer._max_episode_steps)  # pyright: ignore[reportPrivateUsage]
+        for layer in layers_of(env)
+        if isinstance(layer, wrappers.TimeLimit)
+    ]
+    if limits:
+        return min(limits)
+    declared = env.spec.max_episode_steps if env.spec else None
+    return NO_HORIZON if declared is None or declared < 1 else int(declared)
+
+
+def _discrete(space: Any, role: str) -> spaces.Discrete:
+    if not isinstance(space, spaces.Discrete):
+        raise UnsupportedSpaceError(
+            "Finite observation and action spaces are needed (`gymnasium.spaces.Discrete`).",
+            f"The {role} space is {space}.",
+            "Number its values by a wrapper (gymnasium.wrappers.DiscretizeObservation, "
+            "TransformObservation, DiscretizeAction or TransformAction).",
+        )
+    return space
+
+
+def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """``gymnasium.make`` with errors a user can act on."""
+    try:
+        # Every answer is checked here at every step; the passive checker looks at the first only.
+        return gymnasium.make(name, **{"disable_env_checker": True, **kwargs})
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv, ImportError) as error:
+        known = {key.lower(): key for key in gymnasium.registry}
+        near = difflib.get_close_matches(name.lower(), known, n=3)
+        hint = f"Did you mean {', '.join(known[key] for key in near)}?" if near else ""
+        raise UnknownNameError(
+            "`env` must be the id of an environment registered with Gymnasium.",
+            f"Got {name!r}: {error}",
+            hint or "`gymnasium.pprint_registry()` lists them.",
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"`gymnasium.make({name!r})` must succeed with the options given.",
+            f"Options {sorted(kwargs)}: {type(error).__name__}: {error}",
+            "See the environment's own documentation for its options.",
+        ) from error
+
+
+def unpack(answer: Any, length: int, where: str) -> tuple[Any, ...]:
+    """Check that ``answer`` holds ``length`` values; raise `EnvironmentFaultError` otherwise."""
+    if not isinstance(answer, tuple | list) or len(answer) != length:
+        raise EnvironmentFaultError(
+            f"{length} values are expected, as in Gymnasium's interface.",
+            f"Got {answer!r} at {where}.",
+            "Environments of the older Gym interface need a conversion.",
+        )
+    return tuple(answer)
+
+
+def _reward(value: Any, where: str) -> float:
+    number = np.asarray(value)
+    numeric = number.shape == () and number.dtype.kind in "biuf"
+    # NaN is not smaller than anything.
+    if not numeric or not abs(float(number)) <= _LARGEST:
+        raise EnvironmentFaultError(
+            "Rewards must be finite numbers.", f"Got {value!r} at {where}.", _REPORT
+        )
+    return float(number)
+
+
+def _flag(name: str, value: Any, where: str) -> bool:
+    flag = np.asarray(value)
+    if flag.shape != () or flag.dtype.kind not in "biu":
+        raise EnvironmentFaultError(
+            f"`{name}` must be true or false.", f"Got {value!r} at {where}.", _REPORT
+        )
+    return bool(flag)
+
+
+def _raised(where: str, error: Exception) -> EnvironmentFaultError:
+    return EnvironmentFaultError(
+        "An environment must not raise.",
+        f"{type(error).__name__} at {where}: {error}",
+        "Correct the environment; the original exception is chained to this one.",
+    )

@@ -1,0 +1,95 @@
+"""A library that trains in no time, so that the command line can be tested on its own.
+
+Run as a script it is ``metaql`` on top of that library.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+EPISODES_SEEN: list[int] = []
+
+
+class Adapted:
+    def __init__(self, returns, lengths):
+        self.returns, self.lengths = np.asarray(returns), np.asarray(lengths)
+
+    def q_table(self):
+        return np.arange(64.0).reshape(16, 4)
+
+
+class Agent:
+    learner, family_name, card = None, "frozen_lake", {}
+
+    def adapt(self, env, *, episodes=10, seed=0, on_episode=lambda i, r, n: None):
+        returns = [float(index % 2) for index in range(episodes)]
+        for index, value in enumerate(returns):
+            on_episode(index, value, 7 + index)
+        return Adapted(returns, [7 + index for index in range(episodes)])
+
+
+def meta_train(family, *, config=None, seed=0, run=None, resume=False, on_progress=None):
+    if config.env_steps == 666:
+        raise RuntimeError("the fan fell off")
+    steps = 600 if config.env_steps == 600 else 2
+    for step in range(steps + 1):
+        on_progress("meta-training", step / steps, {"loss": 0.5, "env_steps": step})
+        time.sleep(0.05 if steps == 600 else 0.0)
+    (run / "checkpoint").mkdir(exist_ok=True)
+    return Agent()
+
+
+def load(path):
+    if not Path(path).exists():
+        from metaql.errors import CheckpointError
+
+        raise CheckpointError("A saved agent must exist.", f"{path} does not.", "Train one first.")
+    return Agent()
+
+
+@dataclass
+class Comparison:
+    rows: dict
+    levels: dict
+
+
+def compare(agent, family, task, *, runs=200, episodes=20, seed=0, on_progress=None):
+    on_progress("Comparison", 1.0, {})
+    rng = np.random.default_rng(seed)
+
+    def lives(rate):
+        returns = (rng.random((runs, episodes)) < rate).astype(float)
+        return SimpleNamespace(returns=returns, lengths=rng.integers(3, 60, (runs, episodes)))
+
+    rows = {"meta-learned agent": lives(0.7), "PSRL": lives(0.1)}
+    return Comparison(rows, {"best non-adaptive policy": 0.083, "optimum": 0.744})
+
+
+MODULES = {
+    "metaql.meta.train": {"meta_train": meta_train},
+    "metaql.meta.agent": {"load": load, "Agent": Agent},
+    "metaql.evaluate.compare": {"compare": compare},
+}
+
+
+def modules():
+    """The fake modules by name."""
+    made = {}
+    for name, content in MODULES.items():
+        made[name] = types.ModuleType(name)
+        vars(made[name]).update(content)
+    return made
+
+
+if __name__ == "__main__":
+    sys.modules.update(modules())
+    from metaql.cli.main import main
+
+    sys.exit(main())

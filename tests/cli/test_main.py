@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metaql.cli.main import main
+
+FAKE = Path(__file__).with_name("fake_metaql.py")
+
+
+def fake_modules():
+    spec = importlib.util.spec_from_file_location("fake_metaql", FAKE)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_metaql"] = module
+    spec.loader.exec_module(module)
+    return module.modules()
+
+
+@pytest.fixture(autouse=True)
+def _library(monkeypatch, tmp_path):
+    """Every command works on the fake library, in an empty folder."""
+    for name, module in fake_modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("warnings.formatwarning", None)
+
+
+def run(capfd, *words):
+    code = main(words)
+    captured = capfd.readouterr()
+    return code, captured.out, captured.err
+
+
+def trained(capfd, *words):
+    """Train with the fake library and return the run folder."""
+    code, out, err = run(capfd, "train", "frozen_lake", "--json", *words)
+    assert code == 0, err
+    return Path(json.loads(out)["run"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("trian",), ("trian", "train")),
+        (("train", "frozen_lake", "--sed", "3"), ("--sed", "--seed")),
+        (("train", "frozen_lake", "--seed", "three"), ("three",)),
+        (("train", "frozen_lak"), ("frozen_lak", "'frozen_lake'")),
+        (("train", "frozen_lake", "--option", "sise=3"), ("sise", "'size'")),
+        (("train", "frozen_lake", "--option", "size"), ("key=value", "'size'")),
+        (("train", "frozen_lake", "--set", "lifetime=3"), ("lifetime", "`lifetimes`")),
+        (("train", "frozen_lake", "--env-steps", "0"), ("env_steps", "0")),
+        (("train",), ("metaql families",)),
+        (("train", "--resume", "nowhere"), ("nowhere", "config.json")),
+        (("train", "frozen_lake", "--resume", "nowhere"), ("--resume",)),
+        (("train", "frozen_lake", "--config", "nowhere.toml"), ("nowhere.toml",)),
+        (("adapt", "FrozenLake-v1"), ("runs",)),
+        (("adapt", "FrozenLake-v1", "--episodes", "0"), ("--episodes", "0")),
+        (("adapt", "FrozenLak-v1", "--agent", "."), ("FrozenLak-v1", "FrozenLake-v1")),
+        (("evaluate", "nowhere"), ("nowhere",)),
+        (("evaluate", ".", "--runs", "1"), ("--runs", "1")),
+        (("quickstart", "--runs", "1"), ("--runs", "1")),
+    ],
+)
+def test_wrong_request_is_exit_code_2_with_a_remedy_and_nothing_on_stdout(capfd, words, expected):
+    code, out, err = run(capfd, *words)
+    assert code == 2
+    assert out == ""
+    assert all(text in err for text in expected), err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_request_leaves_no_run_folder(capfd, tmp_path):
+    run(capfd, "train", "frozen_lake", "--set", "lifetime=3")
+    run(capfd, "train", "frozen_lake", "--option", "sise=3")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[train]\nenv_step = 3\n", ("env_step", "env_steps")),
+        ("[family]\nsise = 3\n", ("sise", "size")),
+        ("[trian]\nenv_steps = 3\n", ("trian", "train")),
+        ("train = 3\n", ("train", "table")),
+        ("[train\n", ("TOML",)),
+    ],
+)
+def test_wrong_config_file_is_exit_code_2(capfd, tmp_path, text, expected):
+    (tmp_path / "my.toml").write_text(text)
+    code, out, err = run(capfd, "train", "frozen_lake", "--config", "my.toml")
+    assert code == 2
+    assert out == ""
+    assert all(word in err for word in expected), err
+
+
+def test_config_file_gives_way_to_the_command_line(capfd, tmp_path):
+    (tmp_path / "my.toml").write_text(
+        '[family]\nname = "frozen_lake"\nsize = 3\nhorizon = 9\n'
+        "[train]\nenv_steps = 5000\nlearning_rate = 0.5\n"
+    )
+    words = ("--config", "my.toml", "--option", "size=5", "--env-steps", "7000", "--seed", "4")
+    code, out, _ = run(capfd, "train", "--json", *words)
+    assert code == 0
+    config = json.loads((Path(json.loads(out)["run"]) / "config.json").read_text())
+    assert config["family"] == {"name": "frozen_lake", "options": {"size": 5, "horizon": 9}}
+    assert config["train"] == {"env_steps": 7000, "learning_rate": 0.5}
+    assert config["train_in_full"]["lifetimes"] > 0
+    assert config["seed"] == 4
+
+
+def test_unexpected_failure_is_exit_code_1_with_one_message(capfd, monkeypatch):
+    words = ("train", "frozen_lake", "--env-steps", "666")
+    monkeypatch.delenv("METAQL_DEBUG", raising=False)
+    code, out, err = run(capfd, *words)
+    assert (code, out) == (1, "")
+    assert "RuntimeError: the fan fell off" in err
+    assert "METAQL_DEBUG=1" in err
+    assert "Traceback" not in err
+    monkeypatch.setenv("METAQL_DEBUG", "1")
+    assert "Traceback" in run(capfd, *words)[2]
+
+
+def test_failed_work_is_exit_code_1(capfd):
+    code, _, err = run(capfd, "adapt", "FrozenLake-v1", "--agent", "nowhere")
+    assert code == 1
+    assert "nowhere" in err
+    assert "Traceback" not in err
+
+
+def test_help_and_version(capfd):
+    code, out, _ = run(capfd, "--help")
+    assert code == 0
+    for command in ("quickstart", "families", "train", "adapt", "evaluate", "--install-completion"):
+        assert command in out
+    for command in ("quickstart", "families", "train", "adapt", "evaluate"):
+        code, out, _ = run(capfd, command, "--help")
+        assert code == 0
+        assert f"Example: metaql {command}" in out
+        assert "--seed" in out
+    code, out, _ = run(capfd, "--version")
+    assert code == 0
+    assert out.strip()[0].isdigit()
+
+
+def test_nothing_heavy_is_imported_before_a_command_runs():
+    heavy = "{'jax', 'numpy', 'gymnasium', 'matplotlib', 'scipy', 'equinox'}"
+    code = f"import sys, metaql, metaql.cli.main; print({heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_families_lists_every_family_with_options_and_baselines(capfd):
+    from metaql.tasks.families import FAMILIES
+
+    code, out, _ = run(capfd, "families")
+    assert code == 0
+    assert all(name in out for name in FAMILIES)
+    code, out, _ = run(capfd, "families", "--json")
+    listed = json.loads(out)
+    assert set(listed) == set(FAMILIES)
+    assert listed["frozen_lake"]["options"]["size"] == 4
+    assert listed["frozen_lake"]["baselines"]["optimum"] > 0.8
+
+
+def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):
+    folder = trained(capfd)
+    words = ("adapt", "FrozenLake-v1", "--episodes", "3", "--env-option", "map_name=8x8")
+    code, out, err = run(capfd, *words)
+    assert code == 0
+    assert out.splitlines() == [
+        "episode 1: return 0 in 7 steps",
+        "episode 2: return 1 in 8 steps",
+        "episode 3: return 0 in 9 steps",
+    ]
+    assert str(folder) in err, "the newest run is the default"
+    code, out, _ = run(capfd, *words, "--json", "--agent", str(folder))
+    document = json.loads(out)
+    assert document["returns"] == [0, 1, 0]
+    assert document["lengths"] == [7, 8, 9]
+    assert document["env_options"] == {"map_name": "8x8"}
+
+
+def test_quickstart_ends_with_table_report_and_next_steps(capfd):
+    code, out, err = run(capfd, "quickstart", "--env-steps", "1000", "--runs", "20")
+    assert code == 0, err
+    assert "meta-learned agent" in out
+    assert "11-20" in out
+    assert "0.744" in out
+    assert "metaql adapt FrozenLake-v1 --agent runs/frozen_lake/" in err
+    (report,) = Path("runs/frozen_lake").glob("*/report.html")
+    assert "One lifetime on FrozenLake-v1" in report.read_text()
+    assert (report.parent / "config.json").exists()
+
+
+def test_quickstart_json_is_one_document(capfd):
+    code, out, _ = run(
+        capfd, "quickstart", "--env-steps", "1000", "--runs", "20", "--json", "--out", "here"
+    )
+    assert code == 0
+    document = json.loads(out)
+    assert Path(document["report"]).is_relative_to("here")
+    assert document["blocks"] == ["1-2", "3-5", "6-10", "11-20"]
+    row = document["learners"]["meta-learned agent"][3]
+    assert row["low"] < row["mean"] < row["high"]
+    assert document["levels"]["optimum"] == 0.744
+    assert len(document["adaptation"]["returns"]) == 20
+    assert document["adaptation"]["env"] == "FrozenLake-v1"
+
+
+def test_evaluate_compares_and_writes_a_report(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    code, out, err = run(
+        capfd, "evaluate", str(folder), "--runs", "10", "--episodes", "6", "--json"
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["task"] == "test task 0 of seed 0"
+    assert document["blocks"] == ["1-2", "3-5", "6"]
+    assert Path(document["report"]) == folder / "evaluation.html"
+    assert Path(document["report"]).exists()
+
+
+def test_quiet_leaves_stderr_empty(capfd):
+    code, out, err = run(capfd, "train", "frozen_lake", "--quiet")
+    assert (code, err) == (0, "")
+    assert "runs/frozen_lake" in out
+
+
+def test_resume_takes_the_plan_from_the_run(capfd):
+    folder = trained(capfd, "--option", "size=3", "--seed", "5")
+    code, out, _ = run(capfd, "train", "--resume", str(folder), "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "run": str(folder), "family": "frozen_lake", "options": {"size": 3}, "seed": 5,
+    }  # fmt: skip
+
+
+def child(*words, **options):
+    command = [sys.executable, str(FAKE), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT to a child is POSIX")
+def test_interrupt_is_exit_code_130_and_says_how_to_go_on(tmp_path):
+    process = child("train", "frozen_lake", "--env-steps", "600", cwd=tmp_path)
+    try:
+        seen = ""
+        deadline = time.monotonic() + 30
+        while "meta-training" not in seen and time.monotonic() < deadline:
+            seen += process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert out == ""
+    assert "metaql train --resume runs/frozen_lake/" in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path):
+    process = child("families", cwd=tmp_path)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=30) == 1
+    assert err == ""

@@ -1,0 +1,68 @@
+"""What every learner of the library owes the protocol: keys used once, padding left alone."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaql.meta.lifetime import advance, begin, begin_all, live_step
+from metaql.qlearning import PSRL, UCBVI, DoubleQLearning, MeanStdPlanner, QLambda, QLearning
+from metaql.tasks.finite import finite_task, pad_task
+from metaql.types import Learner
+
+LEARNERS = {
+    "Q": QLearning(),
+    "double Q": DoubleQLearning(),
+    "Q(lambda)": QLambda(),
+    "UCBVI": UCBVI(horizon=3),
+    "PSRL": PSRL(horizon=3),
+    "PSRL by arrival": PSRL(horizon=3, termination_prior=jnp.ones((4, 2)), reward_model="beta"),
+    "mean + std": MeanStdPlanner(first_sweeps=5),
+}
+
+
+@pytest.fixture(params=LEARNERS)
+def learner(request):
+    return LEARNERS[request.param]
+
+
+def padded_task():
+    rng = np.random.default_rng(0)
+    small = finite_task(
+        rng.dirichlet(np.ones(3), (3, 2)), rng.random((3, 2)), termination=0.3, horizon=2
+    )
+    return pad_task(small, 4, 3)
+
+
+def test_it_is_a_learner(learner):
+    assert isinstance(learner, Learner)
+
+
+def test_no_key_is_used_twice(learner):
+    task = padded_task()
+    with jax.debug_key_reuse(True):
+        life = begin(learner, task, jax.random.key(3), 5)
+        for _ in range(3):
+            life, _ = live_step(learner, task, life, life.memory)
+        whole = jax.jit(lambda key: live_step(learner, task, begin(learner, task, key, 5), life.memory))
+        whole(jax.random.key(4))
+
+
+def test_the_key_checker_would_notice():
+    with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
+        key = jax.random.key(0)
+        jax.random.uniform(key), jax.random.uniform(key)
+
+
+def test_padding_is_never_chosen_and_memory_stays_finite(learner):
+    task = padded_task()
+    lives = begin_all(learner, task, jax.random.split(jax.random.key(0), 16), 100)
+    lives, record = advance(learner, task, lives, 60)
+    assert int(record.decision.action.max()) == 1
+    assert np.isneginf(record.decision.values[..., 2]).all()
+    assert np.isneginf(record.decision.estimate[..., 2]).all()
+    assert np.isfinite(record.decision.values[..., :2]).all()
+    assert int(record.transition.next_state.max()) <= 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(lives.memory))
