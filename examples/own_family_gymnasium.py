@@ -71,15 +71,14 @@ def main() -> None:
 
     tasks = family.tasks(jax.random.key(0), 4, split="test")
     best = jax.vmap(exact.optimal_return)(tasks)
-    values = jax.vmap(lambda task: exact.plan_horizon(exact.model_of(task), 6))(tasks)
+    values = jax.vmap(lambda task: exact.plan_horizon(exact.model_of(task), task.horizon))(tasks)
     print("\nfour test lifts: start floor, best success rate, best actions by floor (0 down, 1 up)")
     for start, success, q in zip(tasks.initial.argmax(-1), best, values, strict=True):
         print(f"  {start}   {success:.3f}   {q.argmax(-1)}")
 
     lift = open_environment(make_lift(0))
-    policy = np.asarray(exact.plan_horizon(exact.model_of(estimate_task(lift, 2_000)), 6)).argmax(
-        -1
-    )
+    model = exact.model_of(estimate_task(lift, steps=2_000))
+    policy = np.asarray(exact.plan_horizon(model, lift.horizon)).argmax(-1)
     state, floors, ended = lift.reset(seed=0), [], False
     while not ended:
         floors.append(state)

@@ -264,11 +264,26 @@ def test_paths_that_cannot_be_written_are_typed_errors(tmp_path):
         CheckpointStore(tmp_path / "file").save(1, {}, {})
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_a_typed_error(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(CheckpointError, match="Permission denied"):
-        saved(tmp_path, {})
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX permissions")
+def test_folders_without_permission_are_typed_errors(tmp_path):
+    store = CheckpointStore(tmp_path / "locked" / "store")
+    store.save(1, {}, {})
+    (tmp_path / "locked").chmod(0)
+    user = os.geteuid()
+    os.seteuid(65534 if user == 0 else user)  # root may do everything
+    attempts = (
+        lambda: checkpoint.save(tmp_path / "locked" / "x", {}, kind="test", extra={}),
+        lambda: checkpoint.load(store.path(1), {}, kind="training"),
+        lambda: store.load_latest({}),
+        lambda: store.save(2, {}, {}),
+    )
+    try:
+        for attempt in attempts:
+            with pytest.raises(CheckpointError, match="Permission denied"):
+                attempt()
+    finally:
+        os.seteuid(user)
+        (tmp_path / "locked").chmod(0o700)
 
 
 def test_saving_replaces_a_checkpoint_but_nothing_else(tmp_path):

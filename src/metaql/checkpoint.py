@@ -128,8 +128,19 @@ class CheckpointStore:
         self.folder, self.keep, self.kind = Path(folder).expanduser().resolve(), keep, kind
 
     def steps(self) -> list[int]:
-        """Steps of the complete writes that are here, oldest first (not yet verified)."""
-        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        """Steps of the complete writes that are here, oldest first (not yet verified).
+
+        Raises:
+            CheckpointError: the folder may not be read.
+        """
+        try:
+            names = os.listdir(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.folder} must be readable.", f"{error.strerror}.", "Check its permissions."
+            ) from error
         found = (re.fullmatch(r"step-(\d+)|\.step-(\d+)\.previous", name) for name in names)
         return sorted({int(match[1] or match[2]) for match in found if match})
 
@@ -277,11 +288,11 @@ def _read_file(place: Path, name: str) -> bytes:
         return (place / name).read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        if place.is_dir():
+        if os.path.isdir(place):
             raise _damaged(place, f"{name}: {reason}.") from error
         raise _DamagedError(
             f"{place} must be a checkpoint folder.",
-            "It is not a folder." if place.exists() else f"{reason}.",
+            "It is not a folder." if os.path.exists(place) else f"{reason}.",
             "Check the path.",
         ) from error
 

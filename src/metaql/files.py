@@ -84,12 +84,12 @@ def _swap(new: Path, target: Path) -> None:
 
 def readable(target: Path) -> Path:
     """Where to read ``target``: its predecessor if a writer was killed between the two renames."""
-    return _previous(target) if _previous(target).is_dir() and not target.exists() else target
+    return _previous(target) if _is_stranded(target) else target
 
 
 def recover(target: Path) -> None:
     """Give a predecessor stranded by a killed writer its name back."""
-    if _previous(target).is_dir() and not target.exists():
+    if _is_stranded(target):
         os.rename(_previous(target), target)
 
 
@@ -122,6 +122,11 @@ def sync_folder(folder: Path) -> None:
 
 def _previous(target: Path) -> Path:
     return target.with_name(f".{target.name}.previous")
+
+
+def _is_stranded(target: Path) -> bool:
+    # os.path answers False where the parent may not be looked into; Path would raise.
+    return os.path.isdir(_previous(target)) and not os.path.exists(target)
 
 
 def _beside(target: Path) -> Path:

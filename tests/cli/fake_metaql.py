@@ -38,11 +38,11 @@ class Agent:
 def meta_train(family, *, config=None, seed=0, run=None, resume=False, on_progress=None):
     if config.env_steps == 666:
         raise RuntimeError("the fan fell off")
+    (run / "checkpoint" / "step-000000").mkdir(parents=True, exist_ok=True)
     steps = 600 if config.env_steps == 600 else 2
     for step in range(steps + 1):
         on_progress("meta-training", step / steps, {"loss": 0.5, "env_steps": step})
         time.sleep(0.05 if steps == 600 else 0.0)
-    (run / "checkpoint").mkdir(exist_ok=True)
     return Agent()
 
 

@@ -120,16 +120,8 @@ def test_a_key_names_its_tasks(name):
     assert len(set(fingerprints(tasks))) > 1
 
 
-# Three programs per family to compile: the fast suite holds it where tasks could coincide.
-@pytest.mark.parametrize(
-    "name",
-    [
-        name
-        if name in ("navigation", "frozen_lake")
-        else pytest.param(name, marks=pytest.mark.slow)
-        for name in CASES
-    ],
-)
+@pytest.mark.slow
+@every_family
 def test_splits_never_share_a_task(name):
     seen = {split: set(fingerprints(batch(name, split, seed=2, count=2000))) for split in SPLITS}
     assert not seen["train"] & seen["validation"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,16 @@ from metaql.tasks.finite import finite_task, pad_task
 from metaql.types import TaskSpec, Transition
 
 KEY = jax.random.key(0)
+
+
+@eqx.filter_jit
+def init(learner, spec):
+    return learner.init(KEY, spec)
+
+
+@eqx.filter_jit
+def update(learner, memory, transition):
+    return learner.update(KEY, memory, transition)
 
 
 def spec(states=1, actions=1, horizon=2, episodes=10):
@@ -54,47 +65,49 @@ def test_every_row_of_a_plan_is_the_exact_answer_for_its_steps():
 
 def test_ucbvi_bonus_by_hand():
     learner = UCBVI(horizon=2, bonus_scale=0.01)
-    memory = learner.init(KEY, spec(actions=2))
+    memory = init(learner, spec(actions=2))
     # Untried: the cap, one reward per step left.
     np.testing.assert_allclose(memory.plan.acting[:, 0], [[1, 1], [2, 2]])
-    memory = learner.update(KEY, memory, transition(0, 0, 0.5, 0))
+    memory = update(learner, memory, transition(0, 0, 0.5, 0))
     np.testing.assert_allclose(memory.plan.acting[:, 0], [[1, 1], [2, 2]])  # not before the end
-    memory = learner.update(KEY, memory, transition(0, 0, 0.3, 0, truncated=True))
+    memory = update(learner, memory, transition(0, 0, 0.3, 0, truncated=True))
     # ln(5 S A T / delta) = ln(5 * 2 * 20 / 0.1); cap 2; two tries of mean 0.4.
     bonus = 0.01 * 2 * np.log(2000) / np.sqrt(2)
     expected = [[0.4 + bonus, 1], [0.4 + bonus + 1, 2]]
     np.testing.assert_allclose(memory.plan.acting[:, 0], expected, rtol=1e-6)
-    np.testing.assert_allclose(memory.plan.believed[:, 0], [[0.4, 0], [0.8, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(memory.plan.believed[:, 0], [[0.4, 0], [0.8, 0]], rtol=1e-6)
 
 
 def test_ucbvi_never_raises_a_value_again():
     learner = UCBVI(horizon=1, bonus_scale=0.01)
-    memory = learner.init(KEY, spec(horizon=1))
-    low = learner.update(KEY, memory, transition(0, 0, 0.0, 0, truncated=True))
-    high = learner.update(KEY, low, transition(0, 0, 1.0, 0, truncated=True))
+    memory = init(learner, spec(horizon=1))
+    low = update(learner, memory, transition(0, 0, 0.0, 0, truncated=True))
+    high = update(learner, low, transition(0, 0, 1.0, 0, truncated=True))
     assert float(high.plan.believed[0, 0, 0]) == pytest.approx(0.5)
     np.testing.assert_allclose(high.plan.acting, low.plan.acting)
 
 
 @pytest.mark.parametrize("cls", [UCBVI, PSRL])
 def test_a_termination_leads_nowhere_and_a_truncation_goes_on(cls):
-    wide = {"transition_prior": 0.0, "ending_prior": 0.0, "reward_count": 1e-6} if cls is PSRL else {}
+    wide = (
+        {"transition_prior": 0.0, "ending_prior": 0.0, "reward_count": 1e-6} if cls is PSRL else {}
+    )
     learner = cls(horizon=2, **wide)
-    start = learner.init(KEY, spec())
-    ended = learner.update(KEY, start, transition(0, 0, 1.0, 0, terminated=True))
+    start = init(learner, spec())
+    ended = update(learner, start, transition(0, 0, 1.0, 0, terminated=True))
     np.testing.assert_allclose(ended.plan.believed[:, 0, 0], [1.0, 1.0], rtol=1e-5)
-    cut = learner.update(KEY, start, transition(0, 0, 1.0, 0, truncated=True))
+    cut = update(learner, start, transition(0, 0, 1.0, 0, truncated=True))
     np.testing.assert_allclose(cut.plan.believed[:, 0, 0], [1.0, 2.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("cls", [UCBVI, PSRL])
 def test_the_plan_for_the_steps_left_is_used(cls):
     learner = cls(horizon=3)
-    memory = learner.init(KEY, spec(horizon=2, actions=2))
+    memory = init(learner, spec(horizon=2, actions=2))
     rows = jnp.arange(3.0)[:, None, None] * jnp.ones((3, 1, 2))
     memory = memory._replace(plan=memory.plan._replace(acting=rows))
     assert float(learner.act(KEY, memory, jnp.asarray(0)).values[0]) == 1.0  # 2 steps left
-    memory = learner.update(KEY, memory, transition(0, 0, 0.0, 0))
+    memory = update(learner, memory, transition(0, 0, 0.0, 0))
     assert float(learner.act(KEY, memory, jnp.asarray(0)).values[0]) == 0.0  # 1 step left
 
 
@@ -102,14 +115,14 @@ def test_psrl_posterior_means_by_hand():
     ended = transition(0, 0, 1.0, 0, terminated=True)
     cut = transition(0, 0, 1.0, 0, truncated=True)
     pairwise = PSRL(horizon=2)
-    memory = pairwise.update(KEY, pairwise.init(KEY, spec()), cut)
+    memory = update(pairwise, init(pairwise, spec()), cut)
     # Reward (0 + 1) / 2; goes on with (1 + 1) / (1 + 1 + 1).
     np.testing.assert_allclose(memory.plan.believed[:, 0, 0], [0.5, 0.5 + 0.5 * 2 / 3], rtol=1e-5)
     by_arrival = PSRL(horizon=2, termination_prior=jnp.array([[1.0, 3.0]]))
-    memory = by_arrival.update(KEY, by_arrival.init(KEY, spec()), ended)
+    memory = update(by_arrival, init(by_arrival, spec()), ended)
     np.testing.assert_allclose(memory.plan.believed[:, 0, 0], [0.5, 0.5 + 0.5 * 3 / 5], rtol=1e-5)
     beta = PSRL(horizon=1, reward_model="beta", reward_mean=0.25, reward_count=4.0)
-    memory = beta.update(KEY, beta.init(KEY, spec()), cut)
+    memory = update(beta, init(beta, spec()), cut)
     np.testing.assert_allclose(memory.plan.believed[0, 0, 0], 2 / 5, rtol=1e-5)
 
 
@@ -149,17 +162,17 @@ def test_log_gamma_survives_tiny_and_zero_shapes():
 
 def test_informed_psrl_settles_a_cell_with_one_observation():
     tiny = PSRL(horizon=2, termination_prior=jnp.full((1, 2), 1e-3))
-    start = tiny.init(KEY, spec())
+    start = init(tiny, spec())
     for flags, share in (({"terminated": True}, 0.0), ({"truncated": True}, 1.0)):
-        memory = tiny.update(KEY, start, transition(0, 0, 1.0, 0, **flags))
+        memory = update(tiny, start, transition(0, 0, 1.0, 0, **flags))
         reward, two = np.asarray(memory.plan.acting[:, 0, 0])
         assert two - reward == pytest.approx(share * reward, abs=0.02)
 
 
 def test_mean_std_planner_by_hand():
     learner = MeanStdPlanner(scale=2.0, gamma=0.5, ending_prior=1.0, sweeps=60)
-    memory = learner.init(KEY, spec())
-    memory = learner.update(KEY, memory, transition(0, 0, 1.0, 0, truncated=True))
+    memory = init(learner, spec())
+    memory = update(learner, memory, transition(0, 0, 1.0, 0, truncated=True))
     # Reward 1/2 with variance 1/2; goes on with 2/3, Dirichlet total 3.
     q = float(memory.q[0, 0, 0])
     spread = np.sqrt(0.5 + 0.25 * (2 / 3) * (1 / 3) * q**2 / 4)
@@ -171,19 +184,17 @@ PLANNERS = {
     "UCBVI": UCBVI(horizon=6, bonus_scale=0.02),
     "PSRL normal": PSRL(horizon=6, transition_prior=0.25, ending_prior=0.25, reward_std=0.3),
     "PSRL beta": PSRL(horizon=6, reward_model="beta", reward_mean=0.5, reward_count=2.0),
-    "mean + std": MeanStdPlanner(scale=0.5, reward_std=0.3, transition_prior=0.25),
+    "mean + std": MeanStdPlanner(gamma=0.9, transition_prior=0.25, reward_mean=0.5),
 }
 
 
 @pytest.mark.parametrize("name", PLANNERS)
-@pytest.mark.parametrize("padded", [False, True], ids=["plain", "padded"])
-def test_planners_earn_nearly_the_optimum(name, padded):
+def test_planners_earn_nearly_the_optimum(name):
     task = random_task()
     optimum = float(optimal_return(task))
-    if padded:
-        task = pad_task(task, 6, 4)
-    lives = live(PLANNERS[name], task, jax.random.split(KEY, 64), episodes=300)
-    late = lives.returns[:, 200:].mean(1)
+    task = pad_task(task, 6, 4)  # padding included: one compilation for both questions
+    lives = live(PLANNERS[name], task, jax.random.split(KEY, 64), episodes=200)
+    late = lives.returns[:, 120:].mean(1)
     low = late.mean() - 1.96 * late.std() / np.sqrt(len(late))
     assert low >= 0.95 * optimum
     assert late.mean() <= optimum + 5 * late.std() / np.sqrt(len(late))

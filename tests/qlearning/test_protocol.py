@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,20 +41,31 @@ def test_it_is_a_learner(learner):
     assert isinstance(learner, Learner)
 
 
-def test_no_key_is_used_twice(learner):
+def live_a_little(learner, key):
     task = padded_task()
+    life = begin(learner, task, key, 5)
+    for _ in range(3):  # horizon 2: an episode end is among them
+        life, _ = live_step(learner, task, life, life.memory)
+    return life.step
+
+
+def test_no_key_is_used_twice(learner):
     with jax.debug_key_reuse(True):
-        life = begin(learner, task, jax.random.key(3), 5)
-        for _ in range(3):
-            life, _ = live_step(learner, task, life, life.memory)
-        whole = jax.jit(lambda key: live_step(learner, task, begin(learner, task, key, 5), life.memory))
-        whole(jax.random.key(4))
+        eqx.filter_jit(live_a_little)(learner, jax.random.key(3))
+
+
+class Careless(QLearning):
+    """Spends its key twice."""
+
+    def update(self, key, memory, transition):
+        noise = jax.random.uniform(key) + jax.random.normal(key)
+        return memory._replace(q=memory.q + noise)
 
 
 def test_the_key_checker_would_notice():
+    key = jax.random.key(0)
     with jax.debug_key_reuse(True), pytest.raises(jax.errors.KeyReuseError):
-        key = jax.random.key(0)
-        jax.random.uniform(key), jax.random.uniform(key)
+        eqx.filter_jit(live_a_little)(Careless(), key)
 
 
 def test_padding_is_never_chosen_and_memory_stays_finite(learner):

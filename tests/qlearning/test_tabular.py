@@ -183,7 +183,10 @@ def test_agents_reach_q_star_of_a_random_task(cls, seed):
     task = random_task(seed)
     exact = np.asarray(optimal_q(task, 0.8))
     learner = cls(
-        gamma=0.8, step_size=Harmonic(5.0), epsilon=Constant(0.7), **({"trace": 0.5} if cls is QLambda else {})
+        gamma=0.8,
+        step_size=Harmonic(5.0),
+        epsilon=Constant(0.7),
+        **({"trace": 0.5} if cls is QLambda else {}),
     )
     lives = live(learner, task, jax.random.split(KEY, 128), episodes=3000, chunk=4096)
     q = np.asarray(jax.vmap(learner.table)(lives.memory))
@@ -192,7 +195,9 @@ def test_agents_reach_q_star_of_a_random_task(cls, seed):
 
 
 def test_a_wide_start_is_forgotten_where_it_was_tried():
-    learner = QLearning(gamma=0.9, initial_value=5.0, epsilon=Constant(0.0), step_size=Constant(0.5))
+    learner = QLearning(
+        gamma=0.9, initial_value=5.0, epsilon=Constant(0.0), step_size=Constant(0.5)
+    )
     lives = live(learner, toy_task(), jax.random.split(KEY, 2048), episodes=120)
     greedy = np.asarray(lives.memory.q.argmax(-1))
     np.testing.assert_array_equal(greedy, np.tile([1, 0], (2048, 1)))
@@ -210,5 +215,7 @@ def test_hyper_parameters_can_be_vmapped_over():
     alphas = jnp.array([0.1, 0.5, 1.0])
     np.testing.assert_allclose(jax.vmap(after_one)(alphas), alphas)
     learners = jax.vmap(lambda a: QLearning(gamma=0.9, step_size=Constant(a)))(alphas)
-    runs = eqx.filter_vmap(lambda lrn, key: lrn.act(key, lrn.init(key, task.spec(1)), jnp.asarray(0)))
+    runs = eqx.filter_vmap(
+        lambda lrn, key: lrn.act(key, lrn.init(key, task.spec(1)), jnp.asarray(0))
+    )
     assert runs(learners, keys).values.shape == (3, 2)

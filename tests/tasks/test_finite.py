@@ -1,4 +1,4 @@
-"""Finite tasks: what the checked constructor refuses, how steps are drawn, what padding may change."""
+"""Finite tasks: what the checked constructor refuses, how steps are drawn, what padding changes."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from metaql.cli.options import Common
 from metaql.cli.progress import Progress
 from metaql.cli.quickstart import as_document, print_findings
-from metaql.cli.training import command_line, read, versions
+from metaql.cli.training import STARTING, command_line, read, versions
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def evaluate(
     output.say(f"metaql evaluate: {run}")
     plan = read(run)
     with Progress(output.words) as progress:
-        progress("Starting up", 0.0)
+        progress(STARTING, 0.0)
         from metaql.evaluate.compare import compare
         from metaql.evaluate.report import Report
         from metaql.evaluate.summary import summarise
@@ -57,7 +57,7 @@ def evaluate(
 
         agent, family = load(run), plan.make_family()
         chosen, words = choose(family, task, common.seed)
-        progress("Starting up", 1.0)
+        progress(STARTING, 1.0)
         lives = compare(
             agent,
             family,

@@ -28,7 +28,7 @@ class Output:
         self.as_json, self.quiet = as_json, quiet
         self.words = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        self._data = Console(file=sys.stdout, width=width, highlight=False)
+        self._data = Console(file=sys.stdout, width=width, highlight=False, markup=False)
 
     def say(self, text: str = "") -> None:
         """A line for the person watching (stderr)."""
@@ -53,10 +53,13 @@ class Output:
             columns: their heads.
             rows: cells as text.
             title: a line above.
-            left: columns of words, beside the first; all others are numbers.
+            left: columns of words, beside the first; all others are numbers, whose intervals go
+                below them where the line is too short.
         """
         if self.as_json:
             return
+        if _width(columns, rows) > self._data.width:
+            rows = [[cell.replace(" [", "\n[") for cell in row] for row in rows]
         table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
         for index, name in enumerate(columns):
             numbers = index > 0 and index not in left
@@ -69,6 +72,12 @@ class Output:
         """The one JSON document (stdout); nothing without ``--json``."""
         if self.as_json:
             write(json.dumps(plain(content), indent=2, allow_nan=False))
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Characters of a table's widest line, gaps included."""
+    cells = zip(columns, *rows, strict=True)
+    return sum(max(map(len, column)) + 2 for column in cells)
 
 
 def write(text: str, *, to_stderr: bool = False) -> None:

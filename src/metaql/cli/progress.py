@@ -9,10 +9,14 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one stage."""
+_BAR_WIDTH, _TIMES_WIDTH = 16, 23
+_FIXED_WIDTH = 1 + 20 + _BAR_WIDTH + 4 + _TIMES_WIDTH + 6
+"""Columns of a bar line before its metrics, gaps included."""
 
 
 class Clock:
@@ -126,21 +130,38 @@ class Progress:
         self._console.print(line.rstrip(), markup=False)
 
 
+class _Metrics(ProgressColumn):
+    """What fits of the metrics into what the other columns leave of the line."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._width = width
+
+    def render(self, task: Task) -> Text:
+        text = Text(task.fields["metrics"], style="dim")
+        text.truncate(self._width, overflow="ellipsis")
+        return text
+
+
 class _Times(ProgressColumn):
     """Elapsed and left, ticking between updates."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True, width=_TIMES_WIDTH))
 
     def render(self, task: Task) -> Text:
         return Text(_times(task.fields["clock"]), style="dim")
 
 
 def _bars(console: Console) -> Bars:
+    one_line = Column(no_wrap=True)
     columns = (
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<20}", markup=False),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>4.0f}%"),
+        TextColumn("{task.description:<20}", markup=False, table_column=one_line),
+        BarColumn(bar_width=_BAR_WIDTH),
+        TextColumn("{task.percentage:>3.0f}%", table_column=Column(no_wrap=True)),
         _Times(),
-        TextColumn("{task.fields[metrics]}", style="dim", markup=False),
+        _Metrics(max(0, console.width - _FIXED_WIDTH)),
     )
     return Bars(*columns, console=console, refresh_per_second=8)
 

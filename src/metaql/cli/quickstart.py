@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, sections
 from metaql.cli.output import Output, number
 from metaql.cli.progress import Progress, duration
-from metaql.cli.training import Plan, command_line, create, fit, versions
+from metaql.cli.training import STARTING, Plan, command_line, create, fit, versions
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def quickstart(
     plan = Plan(family=FAMILY, options={}, train=settings, seed=common.seed)
     output.say(f"metaql quickstart: random frozen lakes, then {ENVIRONMENT}; seed {plan.seed}")
     with Progress(output.words) as progress:
-        progress("Starting up", 0.0)
+        progress(STARTING, 0.0)
         run = create(plan, out if out is not None else common.runs_dir)
-        progress("Starting up", 1.0, {"run folder": run})
         agent = fit(plan, run, progress)
         life = adaptation(agent, plan.seed, progress)
         found = comparison(agent, plan, runs, progress)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, key_values, sections
 from metaql.cli.output import Output
 from metaql.cli.progress import Progress
-from metaql.cli.training import Plan, create, fit, read
+from metaql.cli.training import STARTING, Plan, create, fit, read
 from metaql.errors import UsageError
 
 
@@ -55,7 +55,7 @@ def train(
     output = common.output()
     if resume is not None:
         _check_resume_alone(family, config, env_steps, option, set_)
-        plan, run = read(resume), resume
+        plan = read(resume)
     else:
         tables = sections(config, ("family", "train"))
         named = {"name": family} if family is not None else {}
@@ -64,11 +64,10 @@ def train(
         if env_steps is not None:
             settings["env_steps"] = env_steps
         plan = Plan(family=_name(options), options=options, train=settings, seed=common.seed)
-        output.say(f"metaql train: {plan.family}, seed {plan.seed}")
-        _check_family(plan)
-        run = create(plan, common.runs_dir)
-    output.say(f"Run folder: {run}")
+    output.say(f"metaql train: {plan.family}, seed {plan.seed}")
     with Progress(output.words) as progress:
+        progress(STARTING, 0.0)
+        run = resume if resume is not None else create(plan, common.runs_dir)
         fit(plan, run, progress, resume=resume is not None)
     _close(output, plan, run)
 
@@ -83,11 +82,6 @@ def _name(options: dict[str, object]) -> str:
             "List the families with: metaql families",
         )
     return name
-
-
-def _check_family(plan: Plan) -> None:
-    """Refuse a wrong name or option before a run folder exists."""
-    plan.make_family()
 
 
 def _check_resume_alone(*others: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from metaql.tasks.families.base import Family
 
 CONFIG = "config.json"
+STARTING = "Starting up"
+"""Stage in which JAX is loaded and the run is set up."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,25 +42,17 @@ class Plan:
 
         return make(self.family, **self.options)
 
-    def repeat(self) -> str:
-        """The command line that trains the same again, whichever command made the run."""
-        words = ["metaql", "train", self.family, "--seed", str(self.seed)]
-        for key, value in self.options.items():
-            words += ["--option", f"{key}={json.dumps(value)}"]
-        for key, value in self.train.items():
-            words += ["--set", f"{key}={json.dumps(value)}"]
-        return shlex.join(words)
-
 
 def create(plan: Plan, runs_dir: Path) -> Path:
     """A new run folder with its ``config.json``.
 
-    The configuration is checked first, so that a mistake leaves no folder behind.
+    Family and settings are checked first, so that a mistake leaves no folder behind.
     """
     from metaql.config import to_dict
     from metaql.runs import create_run, write_config
 
     settings = to_dict(_train_config(plan))
+    plan.make_family()
     run = create_run(runs_dir, plan.family, plan.seed)
     content = {
         "command": command_line(),
@@ -100,22 +93,30 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
     """Train (or go on training) into a run folder.
 
     Raises:
-        Interrupted: Ctrl-C; the last checkpoint is in the folder.
+        Interrupted: Ctrl-C; what was reached is in the folder, as far as the message says so.
     """
     from metaql.meta.train import meta_train
 
+    family, config = plan.make_family(), _train_config(plan)
+    progress(STARTING, 1.0)
+    progress.say(f"Run folder: {run}")
     try:
         return meta_train(
-            plan.make_family(),
-            config=_train_config(plan),
+            family,
+            config=config,
             seed=plan.seed,
             run=run,
             resume=resume,
             on_progress=progress,
         )
     except KeyboardInterrupt:
-        again = shlex.join(["metaql", "train", "--resume", str(run)])
-        raise Interrupted(f"Go on with: {again}") from None
+        raise Interrupted(_how_to_go_on(run)) from None
+
+
+def _how_to_go_on(run: Path) -> str:
+    if not any((run / "checkpoint").glob("*")):
+        return "Nothing was to be saved yet: start again."
+    return f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(run)])}"
 
 
 def _train_config(plan: Plan) -> Any:

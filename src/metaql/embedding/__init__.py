@@ -1,0 +1,1 @@
+"""Step 3: from what was experienced to a task embedding."""

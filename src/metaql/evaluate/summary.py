@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class Findings:
     """Exact values that no experience changes."""
     by_episode: Mapping[str, Curve]
     by_steps: Mapping[str, Curve]
+    """On one grid for all; who has lived all episodes keeps the last value."""
 
     def level_values(self) -> dict[str, float]:
         """The exact values by name."""
@@ -79,6 +80,7 @@ def summarise(
     """
     returns = {name: np.asarray(each.returns) for name, each in lives.items()}
     first = next(iter(returns.values()))
+    grid = _common_grid([np.asarray(each.lengths) for each in lives.values()])
     table = block_table(returns, levels)
     return Findings(
         score=score,
@@ -88,7 +90,18 @@ def summarise(
         levels=tuple(table[len(returns) :]),
         by_episode={name: curve_by_episode(rows) for name, rows in returns.items()},
         by_steps={
-            name: curve_by_steps(returns[name], each.lengths, step_grid(each.lengths))
-            for name, each in lives.items()
+            name: curve_by_steps(returns[name], each.lengths, grid) for name, each in lives.items()
         },
     )
+
+
+def _common_grid(lengths: Sequence[Int[np.ndarray, "N E"]]) -> Float[np.ndarray, " K"]:
+    """About 60 points from the earliest start of a learner's own grid to the latest end.
+
+    A learner's curve begins where all its lifetimes have ended an episode; the latest such point is
+    on the grid, so that no curve is empty.
+    """
+    ends = [step_grid(each) for each in lengths]
+    slowest = max(float(each[-1]) for each in ends)
+    evenly = np.linspace(min(float(each[0]) for each in ends), slowest, 60).round()
+    return np.unique([*evenly, max(float(each[0]) for each in ends)])

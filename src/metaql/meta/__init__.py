@@ -1,0 +1,1 @@
+"""Step 5: lifetimes, and training across tasks."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from metaql.embedding.statistics import Statistics
 from metaql.meta.config import MetaTrainConfig
 from metaql.meta.lifetime import Life, begin
 from metaql.meta.objective import Answers, Losses, answers_to, meta_loss
@@ -65,14 +66,9 @@ def optimizer_for(config: MetaTrainConfig) -> optax.GradientTransformation:
 
 
 def split_weights(learner: BeliefQ) -> tuple[BeliefQ, BeliefQ]:
-    """Separate what gradients train from what they do not (the family prior, epsilon)."""
+    """Separate what gradients train from what they do not (epsilon; the family prior is put in later)."""
     trained = jax.tree.map(eqx.is_inexact_array, learner)
-    given = (learner.prior, learner.epsilon)
-    frozen = jax.tree.map(lambda _: False, given)
-    trained = eqx.tree_at(
-        lambda model: (model.prior, model.epsilon), trained, frozen, is_leaf=lambda x: x is None
-    )
-    return eqx.partition(learner, trained)
+    return eqx.partition(learner, eqx.tree_at(lambda model: model.epsilon, trained, replace=False))
 
 
 @eqx.filter_jit
@@ -96,6 +92,7 @@ def train_step(
     state: TrainState,
     group: int,
     frozen: BeliefQ,
+    prior: Statistics | None,
     bank: FiniteTask,
     answers: Answers,
     config: MetaTrainConfig,
@@ -103,16 +100,21 @@ def train_step(
     """One iteration on one population.
 
     Args:
-        state: before; its weights are combined with ``frozen`` (the group's prior).
+        state: before.
         group: which population.
         frozen: untrained part of the learner.
+        prior: of the group.
         bank: tasks to draw new lifetimes from, ``[B, ...]``.
         answers: exact answers to the bank.
         config: static.
     """
     key, key_renew = jax.random.split(state.key)
     population = state.populations[group]
-    learner = eqx.combine(state.weights, frozen).with_epsilon(config.epsilon)
+
+    def learner_of(weights: BeliefQ) -> BeliefQ:
+        return eqx.combine(weights, frozen).with_epsilon(config.epsilon).with_prior(prior)
+
+    learner = learner_of(state.weights)
     fresh = populate(learner, bank, answers, key_renew, config.renewed, config.episodes)
     block = (state.iteration // len(state.populations)) % config.generations
     population = _renew(population, fresh, block * config.renewed)
@@ -127,9 +129,7 @@ def train_step(
     )
 
     def loss(weights: BeliefQ) -> tuple[Array, Losses]:
-        return meta_loss(
-            eqx.combine(weights, frozen), data, population.answers, config.outer_weight
-        )
+        return meta_loss(learner_of(weights), data, population.answers, config.outer_weight)
 
     gradients, losses = jax.grad(loss, has_aux=True)(state.weights)
     changes, optimizer = optimizer_for(config).update(gradients, state.optimizer)

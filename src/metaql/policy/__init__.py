@@ -1,0 +1,1 @@
+"""Step 4: from the belief to Q(s, .) and an action."""

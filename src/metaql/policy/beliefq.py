@@ -188,6 +188,10 @@ class BeliefQ(eqx.Module):
         """The same learner, drawing this share of its modes at random."""
         return eqx.tree_at(lambda model: model.epsilon, self, jnp.asarray(epsilon))
 
+    def with_prior(self, prior: Statistics | None) -> BeliefQ:
+        """The same learner, starting from this family prior (None: from nothing)."""
+        return eqx.tree_at(lambda model: model.prior, self, prior, is_leaf=lambda x: x is None)
+
     def channels(self, belief: Belief, state: Int[Array, ""]) -> Float[Array, "C A"]:
         """Every channel's Q at one state."""
         row = jax.nn.one_hot(state, belief.q.shape[1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from metaql.qlearning.optimistic import UCBVI, MeanStdPlanner
 from metaql.qlearning.posterior import PSRL
 from metaql.qlearning.schedules import Constant, Decay, Harmonic
-from metaql.qlearning.tabular import DoubleQLearning, QLambda, QLearning
+from metaql.qlearning.tabular import DoubleQLearning, QLambda, QLearning, tuned_optimistic
 
 __all__ = [
     "PSRL",
@@ -17,4 +17,5 @@ __all__ = [
     "MeanStdPlanner",
     "QLambda",
     "QLearning",
+    "tuned_optimistic",
 ]

@@ -170,3 +170,11 @@ class QLambda(TabularLearner):
 def _episodes_after(episodes: Int[Array, ""], transition: Transition) -> Int[Array, ""]:
     ended = transition.terminated | transition.truncated
     return episodes + ended.astype(episodes.dtype)
+
+
+def tuned_optimistic() -> QLearning:
+    """Q-learning with an optimistic start, tuned on validation lakes.
+
+    `benchmarks/tune_qlearning.py` makes the choice again. Rewards in [0, 1] are assumed.
+    """
+    return QLearning(gamma=0.99, step_size=Constant(0.2), epsilon=Constant(0.0), initial_value=1.0)

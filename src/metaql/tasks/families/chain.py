@@ -98,15 +98,17 @@ class Chain(Family):
 
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one chain; its probabilities are continuous, so no two draws agree."""
-        key_length, key_flow, key_label = jax.random.split(split_key(key, split), 3)
+        # One draw for everything: each call of the generator costs compile time.
+        numbers = jax.random.uniform(split_key(key, split), (4 + self.max_length,))
         low, high = jnp.asarray([self.advance, self.back, self.small]).T
-        advance, back, small = low + (high - low) * jax.random.uniform(key_flow, (3,))
+        advance, back, small = low + (high - low) * numbers[:3]
+        choices = self.max_length - self.min_length + 1
         river = River(
-            length=jax.random.randint(key_length, (), self.min_length, self.max_length + 1),
+            length=self.min_length + jnp.floor(numbers[3] * choices).astype(jnp.int32),
             advance=advance,
             back=back,
             small=small,
-            swims_first=jax.random.bernoulli(key_label, shape=(self.max_length,)),
+            swims_first=numbers[4:] < 0.5,
         )
         return river_task(river, self.horizon)
 

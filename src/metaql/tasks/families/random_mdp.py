@@ -9,12 +9,14 @@ state and action, rewards on arrival in few states, states that may end the epis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float
 
 from metaql.errors import ConfigError, unknown_name
@@ -92,28 +94,29 @@ class RandomMDP(Family):
         return self._dense(key) if self.kind == "dense" else self._sparse(key)
 
     def _dense(self, key: PRNGKey) -> FiniteTask:
-        key_transition, key_reward = jax.random.split(key)
         shape = (self.num_states, self.num_actions, self.num_states)
-        mean = 1.0 + jax.random.normal(key_reward, shape[:2])
+        numbers = _uniform(key, (*shape[:2], 1 + self.num_states))
+        mean = 1.0 + ndtri(numbers[..., 0] + 2.0**-24)  # strictly inside (0, 1)
         return self._task(
-            transition=_flat_dirichlet(key_transition, jnp.ones(shape, bool)),
+            transition=_flat_dirichlet(numbers[..., 1:]),
             reward=jnp.broadcast_to(mean[..., None], shape),
             termination=jnp.zeros(shape),
             reward_noise=1.0,
         )
 
     def _sparse(self, key: PRNGKey) -> FiniteTask:
-        key_graph, key_transition, key_state = jax.random.split(key, 3)
+        key_edge, key_state = jax.random.split(key)
         count = self.num_states
         shape = (count, self.num_actions, count)
-        edges = _smallest(jax.random.uniform(key_graph, shape), self.branching)
-        level_gain, level_end, extra = jax.random.uniform(key_state, (3, count))
+        score, weight = _uniform(key_edge, (2, *shape))
+        edges = _smallest(score, self.branching)
+        level_gain, level_end, extra = _uniform(key_state, (3, count))
         later = jnp.arange(count) > 0  # entering the start is never rewarded and never the end
         which = _smallest(jnp.where(later, level_gain, 2.0), self.rewarded)
         gain = which * (0.5 + 0.5 * extra)
         ends = later & (level_end < self.termination)
         return self._task(
-            transition=_flat_dirichlet(key_transition, edges),
+            transition=_flat_dirichlet(weight, edges),
             reward=jnp.broadcast_to(gain, shape),
             termination=jnp.broadcast_to(ends.astype(jnp.float32), shape),
             reward_noise=0.0,
@@ -140,9 +143,20 @@ class RandomMDP(Family):
         return cls(num_states=5, num_actions=3)
 
 
-def _flat_dirichlet(key: PRNGKey, support: Bool[Array, "... S"]) -> Float[Array, "... S"]:
-    """Dirichlet(1) over the support: normalised exponentials (gamma draws compile for long)."""
-    weight = jnp.where(support, jax.random.exponential(key, support.shape), 0.0)
+def _uniform(key: PRNGKey, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    """Uniform numbers in [0, 1), drawn flat: that compiles six times faster than by axes."""
+    return jax.random.uniform(key, (math.prod(shape),)).reshape(shape)
+
+
+def _flat_dirichlet(
+    uniform: Float[Array, "... S"], support: Bool[Array, "... S"] | bool = True
+) -> Float[Array, "... S"]:
+    """Dirichlet(1) over the support from uniform numbers in [0, 1): normalised exponentials.
+
+    (``jax.random.dirichlet`` draws gamma variables, which compile for long.)
+    """
+    # The shift keeps every weight above 0, so that a row of one successor is never 0 / 0.
+    weight = jnp.where(support, -jnp.log1p(-(uniform + 2.0**-24)), 0.0)
     return weight / weight.sum(-1, keepdims=True)
 
 

@@ -1,0 +1,87 @@
+"""An agent beside the baselines, on one task, every one of them in the same lifetime loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metaql.meta.agent import Agent
+from metaql.meta.lifetime import Lives, live
+from metaql.qlearning import PSRL, UCBVI, Constant, QLearning, tuned_optimistic
+from metaql.tasks.exact import model_of, non_adaptive_policy, optimal_return, policy_return
+from metaql.tasks.families.base import Family
+from metaql.tasks.finite import FiniteTask
+from metaql.types import Learner
+
+AGENT = "meta-learned agent"
+_NON_ADAPTIVE_TASKS = 2_000
+_LONGEST_PLAN = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Lifetimes by learner, and exact returns that no experience changes."""
+
+    rows: dict[str, Lives]
+    levels: dict[str, float]
+
+
+def compare(
+    agent: Agent,
+    family: Family,
+    task: FiniteTask,
+    *,
+    runs: int = 200,
+    episodes: int = 20,
+    seed: int = 0,
+    on_progress: Callable[[str, float, Mapping[str, Any]], None] = lambda *_: None,
+) -> Comparison:
+    """Live ``runs`` lifetimes of ``episodes`` episodes in ``task`` with the agent and each baseline.
+
+    Args:
+        agent: meta-trained.
+        family: its training tasks give the best non-adaptive policy, where they share states.
+        task: what to adapt to.
+        seed: of all lifetimes; every learner has keys of its own.
+    """
+    num_states, num_actions = task.transition.shape[:2]
+    learners: dict[str, Learner] = {
+        AGENT: agent.learner_for(num_states, num_actions),
+        **baselines(task),
+    }
+    rows = {}
+    for index, (name, learner) in enumerate(learners.items()):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
+
+        def report(share: float, index: int = index, name: str = name) -> None:
+            on_progress("Comparison", (index + share) / len(learners), {"learner": name})
+
+        rows[name] = live(learner, task, keys, episodes=episodes, on_progress=report)
+    return Comparison(rows=rows, levels=levels(family, task))
+
+
+def baselines(task: FiniteTask) -> dict[str, Learner]:
+    """Learners that start from nothing; told the horizon and the largest reward, as theory wants."""
+    horizon = int(min(int(task.horizon), _LONGEST_PLAN))
+    largest = float(jnp.abs(model_of(task).reward).max())
+    return {
+        "Q-learning, optimistic, tuned": tuned_optimistic(),
+        "Q-learning, zero start": QLearning(step_size=Constant(0.1), epsilon=Constant(0.1)),
+        "UCBVI": UCBVI(horizon=horizon, bonus_scale=0.1, max_reward=largest),
+        "PSRL": PSRL(horizon=horizon),
+    }
+
+
+def levels(family: Family, task: FiniteTask) -> dict[str, float]:
+    """Exact mean returns per episode: the best non-adaptive policy (if defined) and the optimum."""
+    found = {}
+    if family.shares_states:
+        seen = family.tasks(jax.random.key(0), _NON_ADAPTIVE_TASKS, "train")
+        policy = jax.jit(non_adaptive_policy)(seen)
+        found["best non-adaptive policy"] = float(policy_return(task, policy))
+    found["optimum"] = float(optimal_return(task))
+    return found

@@ -1,0 +1,176 @@
+"""Adaptation on a Gymnasium environment: the lifetime loop with the environment on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from metaql.errors import EnvironmentFaultError, UsageError
+from metaql.meta.lifetime import turn
+from metaql.policy.beliefq import Belief, BeliefQ
+from metaql.tasks.host import HostEnvironment, HostStep
+from metaql.types import Decision, PRNGKey, TaskSpec, Transition
+
+
+@eqx.filter_jit
+def _first(
+    learner: BeliefQ, key: PRNGKey, spec: TaskSpec, state: Int[Array, ""]
+) -> tuple[Belief, Decision]:
+    key_init, key_act = jax.random.split(key)
+    memory = learner.init(key_init, spec)
+    return memory, learner.act(key_act, memory, state)
+
+
+@eqx.filter_jit
+def _next(
+    learner: BeliefQ,
+    key: PRNGKey,
+    clock: Int[Array, ""],
+    memory: Belief,
+    last: Transition,
+    state: Int[Array, ""],
+) -> tuple[Belief, Decision]:
+    return turn(learner, jax.random.fold_in(key, clock), memory, last, state)
+
+
+@eqx.filter_jit
+def _decide(
+    learner: BeliefQ, key: PRNGKey, memory: Belief, states: Int[Array, " N"]
+) -> Decision:
+    keys = jax.random.split(key, states.shape[0])
+    return jax.vmap(learner.act, in_axes=(0, None, 0))(keys, memory, states)
+
+
+@eqx.filter_jit
+def _estimates(learner: BeliefQ, memory: Belief) -> Float[Array, "S A"]:
+    return learner.outlooks(memory).mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapted:
+    """An agent that has adapted to one task."""
+
+    returns: Float[np.ndarray, " E"]
+    """Return of every episode lived."""
+    lengths: Int[np.ndarray, " E"]
+    """Steps of every episode lived."""
+    learner: BeliefQ
+    memory: Belief
+    """What it knows of the task."""
+    first_state: int
+    first_action: int
+
+    def predict(
+        self,
+        obs: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, Any]:
+        """Choose actions without learning, as Stable-Baselines3's ``predict``.
+
+        Args:
+            obs: one observation (an integer) or an array of them, ``[N]``.
+            state: returned as it came: all memory is inside.
+            episode_start: ignored, for the same reason.
+            deterministic: True: greedy on the believed Q; False: as while adapting, exploring.
+
+        Returns:
+            The action or actions, as the environment numbers them, and ``state``.
+
+        Raises:
+            UsageError: an observation outside the environment's space.
+        """
+        del episode_start
+        given = np.asarray(obs)
+        states = np.atleast_1d(given) - self.first_state
+        count = self.memory.spec.state_mask.shape[0]
+        whole = given.dtype.kind in "iu" and given.ndim <= 1
+        if not whole or (states < 0).any() or (states >= count).any():
+            raise UsageError(
+                f"Observations are integers from {self.first_state} to "
+                f"{self.first_state + count - 1}, one or an array [N].",
+                f"Got {obs!r}.",
+            )
+        decision = _decide(self.learner, jax.random.key(0), self.memory, jnp.asarray(states))
+        best = decision.estimate.argmax(-1) if deterministic else decision.action
+        actions = np.asarray(best) + self.first_action
+        return (actions if given.ndim else int(actions[0])), state
+
+    def q_table(self) -> Float[np.ndarray, "S A"]:
+        """Q(s, a) as believed: the posterior mean of the discounted Q*."""
+        return np.asarray(_estimates(self.learner, self.memory))
+
+
+def live_on_host(
+    learner: BeliefQ,
+    host: HostEnvironment,
+    episodes: int,
+    seed: int,
+    on_episode: Callable[[int, float, int], None],
+) -> Adapted:
+    """Live ``episodes`` episodes of ``host``; the same `turn` as everywhere, one call per step.
+
+    Raises:
+        EnvironmentFaultError: with ``adapted``, what was learned before the environment failed.
+    """
+    key_first, key_turns = jax.random.split(jax.random.key(seed))
+    spec = host.spec(episodes)
+    returns: list[float] = []
+    lengths: list[int] = []
+    memory: Belief | None = None
+
+    def adapted() -> Adapted | None:
+        return memory and Adapted(
+            returns=np.asarray(returns),
+            lengths=np.asarray(lengths, np.int64),
+            learner=learner,
+            memory=memory,
+            first_state=host.first_state,
+            first_action=host.first_action,
+        )
+
+    try:
+        state = host.reset(seed)
+        memory, decision = _first(learner, key_first, spec, np.int32(state))
+        total, length, clock = 0.0, 0, 0
+        while len(returns) < episodes:
+            action = int(decision.action)
+            answer = host.step(action)
+            last = _transition(state, action, answer)
+            total, length, clock = total + answer.reward, length + 1, clock + 1
+            state = answer.next_state
+            if answer.terminated or answer.truncated:
+                returns.append(total)
+                lengths.append(length)
+                on_episode(len(returns) - 1, total, length)
+                total, length = 0.0, 0
+                # After the last episode nothing follows: no reset is owed to the environment.
+                state = host.reset() if len(returns) < episodes else state
+            memory, decision = _next(
+                learner, key_turns, np.int32(clock), memory, last, np.int32(state)
+            )
+    except EnvironmentFaultError as error:
+        error.adapted = adapted()  # pyright: ignore[reportAttributeAccessIssue]
+        raise
+    result = adapted()
+    assert result is not None
+    return result
+
+
+def _transition(state: int, action: int, answer: HostStep) -> Transition:
+    return Transition(
+        state=np.int32(state),
+        action=np.int32(action),
+        reward=np.float32(answer.reward),
+        next_state=np.int32(answer.next_state),
+        terminated=np.bool_(answer.terminated),
+        truncated=np.bool_(answer.truncated),
+    )

@@ -1,0 +1,154 @@
+"""A meta-trained agent: adapt it to a new task, save it, load it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from metaql import checkpoint
+from metaql.embedding.statistics import Statistics, empty
+from metaql.errors import CheckpointError, UsageError, unknown_name
+from metaql.meta.adapt import Adapted, live_on_host
+from metaql.policy.beliefq import BeliefConfig, BeliefQ
+from metaql.tasks.host import HostEnvironment, open_environment
+
+AGENT_FOLDER = "agent"
+"""Where a run folder keeps its agent."""
+_KIND = "agent"
+_SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Agent:
+    """Weights of BeliefQ and the family priors it was trained with."""
+
+    learner: BeliefQ
+    """Without a prior: `learner_for` puts in the one that fits."""
+    priors: dict[str, Statistics]
+    """``family/SxA`` -> pseudo-observations."""
+    family_name: str
+    card: dict[str, Any]
+    """How it came about: seed, steps, settings."""
+
+    def learner_for(
+        self, num_states: int, num_actions: int, prior: str | None = "auto"
+    ) -> BeliefQ:
+        """The learner for tasks of this shape.
+
+        Args:
+            num_states: S.
+            num_actions: A.
+            prior: name of a family prior; ``"auto"``: the first of this shape, if any (it is trusted
+                only as long as it predicts what happens); None: start from nothing.
+
+        Raises:
+            UnknownNameError: no such prior.
+            UsageError: that prior has another shape.
+        """
+        shape = (num_states, num_actions)
+        if prior == "auto":
+            fitting = (p for p in self.priors.values() if p.pair.visits.shape == shape)
+            return self.learner.with_prior(next(fitting, None))
+        if prior is None:
+            return self.learner
+        if prior not in self.priors:
+            raise unknown_name("`prior`", prior, self.priors)
+        chosen = self.priors[prior]
+        if chosen.pair.visits.shape != shape:
+            raise UsageError(
+                "A family prior fits tasks with the same states and actions only.",
+                f"{prior!r} has shape {chosen.pair.visits.shape}, the task {shape}.",
+                'Use prior="auto" or prior=None.',
+            )
+        return self.learner.with_prior(chosen)
+
+    def adapt(
+        self,
+        env: Any,
+        *,
+        episodes: int = 10,
+        seed: int = 0,
+        prior: str | None = "auto",
+        on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
+    ) -> Adapted:
+        """Live ``episodes`` episodes of a new task, learning from every step; no gradients.
+
+        Args:
+            env: a Gymnasium id or environment with Discrete observation and action spaces.
+            episodes: how many; the agent is told, and explores accordingly.
+            seed: of the environment's first reset and of the agent.
+            prior: as in `learner_for`.
+            on_episode: called after each episode with its index, return and length.
+
+        Raises:
+            UsageError: fewer than one episode.
+            UnknownNameError: no such environment, or no such prior.
+            UnsupportedSpaceError: a space is not Discrete.
+            EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
+                attribute holds what was learned until then.
+        """
+        if episodes < 1:
+            raise UsageError("`episodes` must be at least 1.", f"Got {episodes}.")
+        host: HostEnvironment = open_environment(env)
+        learner = self.learner_for(host.num_states, host.num_actions, prior)
+        return live_on_host(learner, host, episodes, seed, on_episode)
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to the folder ``path``, atomically.
+
+        Raises:
+            CheckpointError: the folder cannot be written or holds something else.
+        """
+        extra = {
+            "config": self.learner.config._asdict(),
+            "priors": {name: prior.pair.visits.shape for name, prior in self.priors.items()},
+            "family": self.family_name,
+            "card": self.card,
+        }
+        checkpoint.save(path, (self.learner, self.priors), kind=_KIND, extra=extra)
+
+
+def load(path: str | Path) -> Agent:
+    """Load an agent: a folder it was saved to, a run folder, or the name of a shipped one.
+
+    Raises:
+        CheckpointError: nothing there, or it is damaged or of another version.
+    """
+    folder = _find(path)
+    extra = checkpoint.read_extra(folder, kind=_KIND)
+
+    def blank() -> tuple[BeliefQ, dict[str, Statistics]]:
+        learner = BeliefQ(jax.random.key(0), config=BeliefConfig(**extra["config"]))
+        return learner, {name: empty(*shape) for name, shape in extra["priors"].items()}
+
+    (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
+    return Agent(
+        learner=learner, priors=priors, family_name=extra["family"], card=extra["card"]
+    )
+
+
+def shipped() -> list[str]:
+    """Names of the agents inside the package."""
+    if not _SHIPPED.is_dir():
+        return []
+    return sorted(path.name for path in _SHIPPED.iterdir() if (path / "manifest.json").is_file())
+
+
+def _find(path: str | Path) -> Path:
+    given = Path(path).expanduser()
+    for folder in (given / AGENT_FOLDER, given, _SHIPPED / str(path)):
+        if (folder / checkpoint.MANIFEST).is_file():
+            return folder
+    if given.exists():
+        return given
+    names = ", ".join(shipped()) or "none"
+    raise CheckpointError(
+        "An agent is a folder it was saved to, a run folder, or the name of a shipped agent.",
+        f"{str(path)!r} is none of these (shipped: {names}).",
+        "Train one first: metaql train frozen_lake.",
+    )
