@@ -15,7 +15,6 @@ import json
 import sys
 import time
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,13 +127,13 @@ def informed(family: FrozenLake) -> PSRL:
     )
 
 
-def baselines() -> dict[str, eqx.Module]:
+def baselines() -> dict[str, Learner]:
     """Every from-scratch learner of the report."""
     family = FrozenLake()
     return {
         "Q-learning, zero start": QLearning(),
         "Q-learning, optimistic, tuned": tuned_optimistic(),
-        "UCBVI": UCBVI(bonus_scale=1e-3, max_return=1.0),
+        "UCBVI": UCBVI(bonus_scale=1e-4, max_return=1.0),
         "PSRL, uninformed": uninformed(1 / 16, 0.1, 0.2),
         "PSRL, informed": informed(family),
     }

@@ -41,7 +41,7 @@ def test_plain_lines_are_occasional_and_carry_time_left():
         "prior:   0%  0:00 gone, left ...",
         "prior: 100%  0:02 in all",
         "meta-training:   0%  0:00 gone, left ...",
-        "meta-training:  25%  0:20 gone, left 1:00  loss 0.25  steps 1000",
+        "meta-training:  25%  0:20 gone, left 1:30  loss 0.25  steps 1000",
     ]
 
 
@@ -55,6 +55,8 @@ def test_time_left_counts_from_the_first_share_of_a_resumed_stage():
     assert clock.left == pytest.approx(40.0)
     time.now += 5.0
     assert clock.left == pytest.approx(35.0), "it counts down between updates"
+    clock.update(0.8)
+    assert clock.left == pytest.approx(5.0), "the first gain, with compilation, counts no more"
     clock.update(1.0)
     time.now += 60.0
     assert (clock.left, clock.elapsed) == (0.0, pytest.approx(15.0)), "an ended stage stands still"

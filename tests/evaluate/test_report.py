@@ -196,3 +196,12 @@ def test_svg_is_the_same_every_time_and_takes_the_colours_of_the_page():
     assert "currentColor" in svg
     assert "var(--c0, #0072b2)" in svg
     assert 'aria-label="a &quot;quoted&quot; &lt;word&gt;"' in svg
+
+
+def test_map_colours_span_the_cells_where_something_is_chosen():
+    q = np.zeros((4, 4))
+    q[0, 2], q[2, 3] = 1.0, 0.5
+    q[1] = 99.0  # what is believed of a hole must not wash out the rest
+    patches = q_map(q, ("SH", "FG")).axes[0].collections[0]
+    darkest, brightest = patches.get_facecolors()[[0, 2], 0]
+    assert brightest - darkest > 0.9

@@ -62,7 +62,7 @@ class QInTurn(QLearning):
 
 
 def corridor(horizon, cells=4):
-    """Action 0 walks right for 1 a step, ends on arrival at the last cell; action 1 waits for 0.5."""
+    """Action 0 walks right for 1 a step and ends at the last cell; action 1 waits for 0.5."""
     transition = np.zeros((cells, 2, cells))
     for s in range(cells):
         transition[s, 0, min(s + 1, cells - 1)] = transition[s, 1, s] = 1.0

@@ -126,9 +126,14 @@ def test_psrl_posterior_means_by_hand():
     np.testing.assert_allclose(memory.plan.believed[0, 0, 0], 2 / 5, rtol=1e-5)
 
 
-def first_rewards(learner, draws=4000):
-    memories = jax.vmap(lambda key: learner.init(key, spec()))(jax.random.split(KEY, draws))
-    return np.asarray(memories.plan.acting[:, 0, 0, 0])
+@eqx.filter_jit
+def first_plans(learner, draws):
+    draw = jax.vmap(lambda key: learner.init(key, spec()).plan.acting)
+    return draw(jax.random.split(KEY, draws))
+
+
+def first_rewards(learner, draws=2000):
+    return np.asarray(first_plans(learner, draws)[:, 0, 0, 0])
 
 
 def test_psrl_samples_have_the_posteriors_distribution():
@@ -142,8 +147,7 @@ def test_psrl_samples_have_the_posteriors_distribution():
         PSRL(**known, transition_prior=2.0, ending_prior=3.0),
         PSRL(**known, termination_prior=jnp.array([[3.0, 2.0]])),
     ):
-        draw = jax.vmap(lambda key, agent=learner: agent.init(key, spec()))
-        goes_on = draw(jax.random.split(KEY, 4000)).plan.acting[:, 1, 0, 0] - 1.0
+        goes_on = first_plans(learner, 2000)[:, 1, 0, 0] - 1.0
         assert stats.kstest(goes_on, stats.beta(2, 3).cdf).pvalue > 1e-3
 
 

@@ -281,7 +281,7 @@ def test_baselines_of_the_lake_are_exact():
     tasks = lake.distinct("test")
     share = jax.nn.softmax(lake.log_weights["test"])
     fixed = exact.non_adaptive_policy(lake.tasks(KEY, 4000, "train"))
-    returns = jax.vmap(exact.policy_return, in_axes=(0, None))
+    returns = jax.jit(jax.vmap(exact.policy_return, in_axes=(0, None)))
     best = jax.jit(jax.vmap(exact.optimal_return))(tasks)
     even = returns(tasks, jnp.full((16, 4), 0.25))
     assert float(share @ even) == pytest.approx(lake.baselines["random"], abs=0.002)

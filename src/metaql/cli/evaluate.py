@@ -58,6 +58,7 @@ def evaluate(
         agent, family = load(run), plan.make_family()
         chosen, words = choose(family, task, common.seed)
         progress(STARTING, 1.0)
+        progress("Comparison", 0.0)
         lives = compare(
             agent,
             family,

@@ -22,21 +22,24 @@ _FIXED_WIDTH = 1 + 20 + _BAR_WIDTH + 4 + _TIMES_WIDTH + 6
 class Clock:
     """Elapsed time of one stage and an estimate of what is left, from the speed of this process.
 
-    A resumed stage starts at a share above zero, so speed counts from the first share seen.
+    A resumed stage starts at a share above zero, so speed counts from the first share seen. The
+    first gain holds compilation: once there is a second one, speed counts from the first.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._start = now()
-        self._first: float | None = None
         self._seen = (self._start, 0.0)
+        self._bases: list[tuple[float, float]] = []
 
     def update(self, share: float) -> None:
         """Take note of the share done, in [0, 1]."""
         if self.done:
             return
-        if self._first is None:
-            self._first = share
+        if not self._bases:
+            self._bases = [(self._start, share)]
+        elif len(self._bases) == 1 and share > self._bases[0][1]:
+            self._bases.append((self._now(), share))
         self._seen = (self._now(), share)
 
     @property
@@ -53,13 +56,13 @@ class Clock:
     def left(self) -> float | None:
         """Seconds until the stage ends, counting down between updates; None: not known yet."""
         at, share = self._seen
-        gained = share - (self._first or 0.0)
         if self.done:
             return 0.0
-        if gained <= 0.0:
-            return None
-        estimate = (at - self._start) * (1.0 - share) / gained
-        return max(0.0, estimate - (self._now() - at))
+        for since, base in reversed(self._bases):
+            if share > base:
+                estimate = (at - since) * (1.0 - share) / (share - base)
+                return max(0.0, estimate - (self._now() - at))
+        return None
 
 
 class Progress:

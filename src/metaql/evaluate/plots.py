@@ -138,7 +138,8 @@ def q_map(
         arrows: the direction of each action; actions beyond these are not drawn.
     """
     height, width = len(rows), len(rows[0])
-    colours, scale = _colours(q)
+    open_cells = np.array([letter not in "HG#" for letter in "".join(rows)])
+    colours, scale = _colours(q[open_cells, : len(arrows)])
     figure = Figure(figsize=(1.0 + 0.95 * width, 0.4 + 0.95 * height))
     axes = figure.add_axes((0.02, 0.03, 0.80, 0.94))
     for cell in range(height * width):

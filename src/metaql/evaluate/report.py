@@ -105,19 +105,20 @@ def _cell(cell: Cell) -> str:
 
 
 def _curves(found: Findings) -> str:
+    recent = " Mean of the last three episodes ended; after its last episode a learner keeps it."
     kinds = (
-        ("episodes", "episode of the lifetime", found.by_episode),
-        ("steps", "environment steps of the lifetime", found.by_steps),
+        ("episodes", "episode of the lifetime", found.by_episode, ""),
+        ("steps", "environment steps of the lifetime", found.by_steps, recent),
     )
     figures = []
-    for name, label, curves in kinds:
+    for name, label, curves, note in kinds:
         if not curves:
             continue
         figure = learning_curves(curves, found.level_values(), x_label=label, y_label=found.score)
         last = "; ".join(f"{who} ends at {curve.mean[-1]:.2f}" for who, curve in curves.items())
         known = "; ".join(f"{who} is {value:.2f}" for who, value in found.level_values().items())
         words = f"{found.score} against {name}. {last}. {known}."
-        caption = f"{found.score.capitalize()} against {name}, with 95% intervals."
+        caption = f"{found.score.capitalize()} against {name}, with 95% intervals.{note}"
         figures.append(_figure(to_svg(figure, name=name, description=words), caption, _key(curves)))
     return "<h2>Learning curves</h2>" + "".join(figures)
 

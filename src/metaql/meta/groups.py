@@ -57,6 +57,7 @@ def fit_priors(
     for group, group_key in zip(groups, keys, strict=True):
         if group.prior_name is None:
             continue
+        on_progress("Q-learning agents", 0.0)
         experience = q_learning_experience(
             group.family,
             group_key,

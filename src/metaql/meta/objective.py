@@ -7,33 +7,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from metaql.meta.rollout import Segments
 from metaql.policy.beliefq import Belief, BeliefQ, spread_of
-from metaql.tasks.exact import Model, model_of, plan
-from metaql.tasks.finite import FiniteTask
+from metaql.tasks.exact import Answers
 
 _LOG_STD_RANGE = (-4.0, 3.0)
 _UNVISITED = 0.2
 """Weight of states never seen: their Q* teaches the value of the unknown, at lower precision."""
-
-
-class Answers(NamedTuple):
-    """What is known exactly of a sampled task."""
-
-    q: Float[Array, "S A"]
-    """Q* at the task's own discount."""
-    matters: Bool[Array, "S A"]
-    """Pairs that exist in states where something can happen."""
-
-
-def answers_to(task: FiniteTask, discount: Float[Array, ""]) -> Answers:
-    """Exact Q* of one task and where it means something."""
-    model: Model = model_of(task)
-    lives = (model.onward.sum(-1) > 0).any(-1) | (model.reward != 0).any(-1)
-    matters = (lives & task.state_mask)[:, None] & task.action_mask
-    return Answers(plan(model, discount, tolerance=1e-5, max_sweeps=2_000), matters)
 
 
 class Losses(NamedTuple):

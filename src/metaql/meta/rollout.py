@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from metaql.meta.lifetime import Life, Record, live_step
 from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.qlearning.td import lambda_returns
+from metaql.tasks.exact import Answers, greedy_values
 from metaql.tasks.finite import FiniteTask
 
 
@@ -19,6 +20,8 @@ class Step(NamedTuple):
     """What the outer Q-learning needs of one lived step."""
 
     record: Record
+    advantage: Float[Array, ""]
+    """``Q*(s, a) - max Q*(s, .)`` of the action taken, in the sampled task: minus its regret."""
     resumed: Float[Array, ""]
     """Outer Q of the mode in force where the lifetime goes on, after learning from the step."""
     more: Bool[Array, ""]
@@ -32,7 +35,7 @@ class Segments(NamedTuple):
     """At the start of each segment, ``[M, N, ...]``."""
     states: Int[Array, "M N"]
     targets: Float[Array, "M N"]
-    """Lambda-return of the mode in force over the rest of the lifetime."""
+    """Lambda-return of the mode in force: minus the regret of the rest of the lifetime."""
     alive: Bool[Array, "M N"]
 
 
@@ -40,6 +43,7 @@ class Segments(NamedTuple):
 def live_segments(
     learner: BeliefQ,
     tasks: FiniteTask,
+    answers: Answers,
     lives: Life,
     *,
     segments: int,
@@ -49,18 +53,23 @@ def live_segments(
 ) -> tuple[Life, Segments, Float[Array, ""]]:
     """Live ``segments * steps`` steps of N lifetimes, ``[N, ...]``, and compute outer targets.
 
+    ``answers`` are the exact ones to ``tasks``, ``[N, ...]``.
+
     Returns:
         The lives afterwards, the segments, and the mean reward per living step.
     """
 
-    def one(task: FiniteTask, life: Life) -> tuple[Life, Step]:
+    def one(task: FiniteTask, answer: Answers, life: Life) -> tuple[Life, Step]:
         after, record = live_step(learner, task, life, life.memory)
+        row = answer.q[record.transition.state]
+        best = greedy_values(row, task.action_mask)
+        advantage = row[record.transition.action] - best
         where = jax.nn.one_hot(after.state, after.memory.starts.shape[0])
         resumed = learner.mode_values(after.memory, where)[after.memory.mode]
-        return after, Step(record, resumed, after.episode < after.episodes)
+        return after, Step(record, advantage, resumed, after.episode < after.episodes)
 
     def body(lives: Life, _: None) -> tuple[Life, Step]:
-        return jax.vmap(one)(tasks, lives)
+        return jax.vmap(one)(tasks, answers, lives)
 
     def segment(lives: Life, _: None) -> tuple[Life, tuple[Belief, Step]]:
         after, lived = jax.lax.scan(body, lives, length=steps)
@@ -81,12 +90,15 @@ def live_segments(
 def lifetime_returns(lived: Step, trace: float, episode_discount: float) -> Float[Array, " T"]:
     """Lambda-returns of the outer problem, whose state is the belief, across episode ends.
 
-    Rewards are not discounted within an episode (else dying early would look like getting to the next
-    episode sooner); every episode end, terminated or truncated, costs one ``episode_discount``, and
-    after the last one nothing follows. Bootstraps: the outer Q of the mode in force, which at an
-    episode's start is the greedy one.
+    The reward of the outer problem is the exact advantage of the action in the sampled task. By the
+    performance difference lemma (Kakade & Langford 2002, lemma 6.1) its expected sum is the return
+    minus the optimum: the regret, without the noise of the environment and without the large level
+    that all modes share. It is not discounted within an episode (else dying early would look like
+    getting to the next one sooner); every episode end, terminated or truncated, costs one
+    ``episode_discount``, and after the last one nothing follows. Bootstraps: the outer Q of the mode
+    in force, which at an episode's start is the greedy one.
     """
     transition = lived.record.transition
     ended = transition.terminated | transition.truncated
     onward = jnp.where(ended, episode_discount * lived.more, 1.0)
-    return lambda_returns(transition.reward, onward, lived.resumed, trace)
+    return lambda_returns(lived.advantage, onward, lived.resumed, trace)

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int
 from metaql.embedding.statistics import Statistics
 from metaql.meta.config import MetaTrainConfig
 from metaql.meta.lifetime import Life, begin
-from metaql.meta.objective import Answers, Losses, answers_to, meta_loss
+from metaql.meta.objective import Losses, meta_loss
 from metaql.meta.rollout import live_segments
 from metaql.policy.beliefq import BeliefQ, task_discount
+from metaql.tasks.exact import Answers, answers_to
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
 
@@ -121,6 +122,7 @@ def train_step(
     lives, data, reward = live_segments(
         learner,
         population.tasks,
+        population.answers,
         population.lives,
         segments=config.segments,
         steps=config.segment_steps,

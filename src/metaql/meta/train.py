@@ -16,7 +16,6 @@ from metaql.embedding.statistics import Statistics, empty
 from metaql.meta.agent import AGENT_FOLDER, Agent
 from metaql.meta.config import MetaTrainConfig
 from metaql.meta.groups import Group, fit_priors, groups_of
-from metaql.meta.objective import Answers
 from metaql.meta.step import (
     Progress,
     TrainState,
@@ -28,6 +27,7 @@ from metaql.meta.step import (
 )
 from metaql.policy.beliefq import BeliefConfig, BeliefQ
 from metaql.runs import MetricsWriter
+from metaql.tasks.exact import Answers
 from metaql.tasks.families.base import Family
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
@@ -133,6 +133,7 @@ class _Session:
         if self.store is None:
             raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
         like = eqx.filter_eval_shape(self._blank)
+        self.banks.clear()  # what was filled while tracing holds no numbers
         return self.store.load_latest(like).tree
 
     def _blank(self) -> _Snapshot:
@@ -184,6 +185,7 @@ class _Session:
 
     def _iterate(self, snapshot: _Snapshot, done: int, metrics: MetricsWriter | None) -> _Snapshot:
         config = self.config
+        self.on_progress("meta-training", done / config.iterations, {})
         try:
             for iteration in range(done, config.iterations):
                 after, progress = self._step(snapshot, iteration)

@@ -21,8 +21,8 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
-_OPTIMISM = (0.0, 0.3, 1.0, 2.0)
-"""Initial optimism of each channel, in posterior standard deviations; channel 0 keeps it."""
+_OPTIMISM = (0.0, 0.1, 0.25, 0.6)
+"""Optimism of each channel, in posterior standard deviations."""
 _MODE_STEPS = 100
 """Steps after which a mode is chosen anew where an episode goes on for longer."""
 
@@ -84,7 +84,7 @@ class BeliefQ(eqx.Module):
         channels = len(_OPTIMISM)
         self.embed = TaskEmbedding(key_embed, hidden=config.hidden, size=config.embedding)
         self.tune = constant(
-            eqx.nn.Linear(config.embedding, 3 * channels, key=key_tune), jnp.zeros(3 * channels)
+            eqx.nn.Linear(config.embedding, 2 * channels, key=key_tune), jnp.zeros(2 * channels)
         )
         sizes = {"channels": channels, "embedding": config.embedding, "hidden": config.hidden}
         self.head = QHead(key_head, **sizes)
@@ -175,10 +175,10 @@ class BeliefQ(eqx.Module):
 
     def settings(self, z: Float[Array, " Z"], spec: TaskSpec) -> Settings:
         """The planner's settings: hand-set starting points, moved by z."""
-        optimism, pseudo, unknown = self.tune(z).reshape(3, len(_OPTIMISM))
+        pseudo, unknown = self.tune(z).reshape(2, len(_OPTIMISM))
         start = jnp.asarray(_OPTIMISM)
         return Settings(
-            optimism=start * jnp.exp(jnp.clip(optimism, -2.0, 2.0)),
+            optimism=start,
             discount=jnp.full(start.shape, task_discount(spec)),
             pseudo=jnp.exp(pseudo - 1.0),
             unknown=jnp.tanh(unknown + start * 0.5),
@@ -198,7 +198,7 @@ class BeliefQ(eqx.Module):
         return jnp.einsum("s,csa->ca", row, belief.q)
 
     def mode_values(self, belief: Belief, where: Float[Array, " S"]) -> Float[Array, " K"]:
-        """Outer Q: the rest of the lifetime under each mode, from a distribution over states on."""
+        """Outer Q: minus the regret still to come in each mode, from a distribution over states on."""
         values = state_values(belief.q, posterior_mask(belief.spec)) @ where
         return self.modes(belief.z, values, spread_of(belief))
 
@@ -215,7 +215,7 @@ class BeliefQ(eqx.Module):
         return heads(belief.q, visits, belief.spec.action_mask, belief.z, spread_of(belief))
 
 
-TRUST_START, TRUST_LIMIT = 4.0, 20.0
+TRUST_START, TRUST_LIMIT = 6.0, 20.0
 """Log-odds for the family prior before the first step, and its bounds."""
 
 

@@ -84,7 +84,7 @@ def _row_features(
 
 
 class ModeHead(eqx.Module):
-    """The outer Q-function: what the rest of the lifetime is worth under each way of acting.
+    """The outer Q-function: minus the regret that the rest of the lifetime will cost in each mode.
 
     A *mode* says which values to be greedy on until the episode ends: one of the channels (how
     optimistic to be), or the posterior mean of the `QHead`. Its state is the belief.
@@ -97,7 +97,7 @@ class ModeHead(eqx.Module):
         self, key: PRNGKey, *, channels: int, embedding: int, hidden: int, first: int
     ) -> None:
         """Fresh weights: at first mode ``first`` is preferred, by a hair."""
-        self.hidden = eqx.nn.Linear(embedding + channels, hidden, key=key)
+        self.hidden = eqx.nn.Linear(embedding + 2 * channels, hidden, key=key)
         start = jnp.zeros(channels + 1).at[first].set(0.02)
         self.out = constant(eqx.nn.Linear(hidden, channels + 1, key=key), start)
 
@@ -108,11 +108,14 @@ class ModeHead(eqx.Module):
 
         Args:
             z: task embedding (it knows the budget left).
-            values: ``V_c(s)`` of the present state.
+            values: ``V_c(s)`` of the present state; what optimism adds says what is left to learn.
             spread: unit of value differences.
         """
-        features = jnp.concatenate([z, jnp.tanh(values / spread)])
-        return values[0] + spread * self.out(jax.nn.gelu(self.hidden(features)))
+        lift = (values[1:] - values[0]) / spread
+        features = jnp.stack([jnp.tanh(lift), jnp.log1p(jnp.abs(100.0 * lift)) / 5.0]).ravel()
+        level = jnp.stack([jnp.tanh(values[0] / spread), jnp.log(spread) / 5.0])
+        joined = jnp.concatenate([z, features, level])
+        return spread * self.out(jax.nn.gelu(self.hidden(joined)))
 
 
 def zeros(linear: eqx.nn.Linear) -> eqx.nn.Linear:

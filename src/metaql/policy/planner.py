@@ -69,7 +69,7 @@ def operator(
     scale = reward_scale(known)
     gate_reward, gate_ends = arrival_gates(known)
     mean_reward, mean_ends = overall_means(known)
-    shrink = 0.05 * (1.0 - trust) + 1e-3
+    shrink = 0.05 * (1.0 - trust) + 1e-6
     lift = settings.optimism[:, None]
     error = jnp.minimum(known.scores.reward_pair, known.scores.reward_arrival)
     noise = jnp.sqrt((error + jnp.square(scale)) / (known.steps + 1.0))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from metaql.qlearning.schedules import Constant, Schedule, as_float, epsilon_greedy
+from metaql.qlearning.schedules import Constant, Harmonic, Schedule, as_float, epsilon_greedy
 from metaql.qlearning.td import discount_after, double_q_target, q_target, watkins_traces
 from metaql.tasks.exact import NEVER
 from metaql.types import Decision, PRNGKey, TaskSpec, Transition
@@ -173,8 +173,8 @@ def _episodes_after(episodes: Int[Array, ""], transition: Transition) -> Int[Arr
 
 
 def tuned_optimistic() -> QLearning:
-    """Q-learning with an optimistic start, tuned on validation lakes.
+    """Q-learning with an optimistic start, tuned on validation lakes (rewards in [0, 1]).
 
-    `benchmarks/tune_qlearning.py` makes the choice again. Rewards in [0, 1] are assumed.
+    `benchmarks/tune_qlearning.py` makes the choice again.
     """
-    return QLearning(gamma=0.99, step_size=Constant(0.2), epsilon=Constant(0.0), initial_value=1.0)
+    return QLearning(gamma=0.99, step_size=Harmonic(10.0), epsilon=Constant(0.0), initial_value=0.5)

@@ -90,6 +90,23 @@ def optimal_q(task: FiniteTask, discount: Float[Array, ""] | float) -> Float[Arr
     return plan(model_of(task), discount)
 
 
+class Answers(NamedTuple):
+    """What is known exactly of a sampled task."""
+
+    q: Float[Array, "S A"]
+    """Q* at the task's own discount."""
+    matters: Bool[Array, "S A"]
+    """Pairs that exist in states where something can happen."""
+
+
+def answers_to(task: FiniteTask, discount: Float[Array, ""]) -> Answers:
+    """Exact Q* of one task and where it means something."""
+    model = model_of(task)
+    lives = (model.onward.sum(-1) > 0).any(-1) | (model.reward != 0).any(-1)
+    matters = (lives & task.state_mask)[:, None] & task.action_mask
+    return Answers(plan(model, discount, tolerance=1e-5, max_sweeps=2_000), matters)
+
+
 def optimal_return(task: FiniteTask) -> Float[Array, ""]:
     """Expected undiscounted return of one episode under the optimal (time-dependent) policy."""
     q = plan_horizon(model_of(task), task.horizon)
