@@ -51,6 +51,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     choices = sorted(known)
     near = difflib.get_close_matches(name, choices, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(
-        f"{kind} must be one of: {', '.join(choices)}.", f"Got {name!r}.", hint
-    )
+    return UnknownNameError(f"{kind} must be one of: {', '.join(choices)}.", f"Got {name!r}.", hint)

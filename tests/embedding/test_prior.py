@@ -112,7 +112,9 @@ def test_two_outcomes_agree_with_the_beta_binomial():
     counts = np.array([[0, 3], [3, 0], [1, 2], [2, 1], [0, 3], [3, 0]], float)
     alpha = fit_categorical(counts)
     share = alpha / alpha.sum()
-    scores = [betabinom.logpmf(counts[:, 0], 3, s * share[0], s * share[1]).sum() for s in STRENGTHS]
+    scores = [
+        betabinom.logpmf(counts[:, 0], 3, s * share[0], s * share[1]).sum() for s in STRENGTHS
+    ]
     assert alpha.sum() == pytest.approx(STRENGTHS[int(np.argmax(scores))])
     np.testing.assert_allclose(share, 0.5, atol=1e-9)
 

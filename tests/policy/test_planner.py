@@ -103,7 +103,7 @@ def test_less_evidence_means_more_hope(make):
 
 @pytest.mark.parametrize("make", [dense, lake])
 def test_termination_zeroes_the_bootstrap(make):
-    """Whatever is believed of the state arrived in, an action that ends the task is worth its reward."""
+    """An action that ends the task is worth its reward, whatever the state arrived in is worth."""
     task = make()
     shape = task.reward.shape[:2]
     known = knowledge(task, 1e6)

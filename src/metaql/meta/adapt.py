@@ -41,9 +41,7 @@ def _next(
 
 
 @eqx.filter_jit
-def _decide(
-    learner: BeliefQ, key: PRNGKey, memory: Belief, states: Int[Array, " N"]
-) -> Decision:
+def _decide(learner: BeliefQ, key: PRNGKey, memory: Belief, states: Int[Array, " N"]) -> Decision:
     keys = jax.random.split(key, states.shape[0])
     return jax.vmap(learner.act, in_axes=(0, None, 0))(keys, memory, states)
 
@@ -90,10 +88,12 @@ class Adapted:
         """
         del episode_start
         given = np.asarray(obs)
-        states = np.atleast_1d(given) - self.first_state
         count = self.memory.spec.state_mask.shape[0]
         whole = given.dtype.kind in "iu" and given.ndim <= 1
-        if not whole or (states < 0).any() or (states >= count).any():
+        # Before the subtraction: there is none for text, and a narrow unsigned type would wrap.
+        states = np.atleast_1d(given if whole else -1).astype(np.int64)
+        states = states - (self.first_state if whole else 0)
+        if (states < 0).any() or (states >= count).any():
             raise UsageError(
                 f"Observations are integers from {self.first_state} to "
                 f"{self.first_state + count - 1}, one or an array [N].",
@@ -125,10 +125,9 @@ def live_on_host(
     spec = host.spec(episodes)
     returns: list[float] = []
     lengths: list[int] = []
-    memory: Belief | None = None
 
-    def adapted() -> Adapted | None:
-        return memory and Adapted(
+    def adapted(memory: Belief) -> Adapted:
+        return Adapted(
             returns=np.asarray(returns),
             lengths=np.asarray(lengths, np.int64),
             learner=learner,
@@ -137,9 +136,10 @@ def live_on_host(
             first_action=host.first_action,
         )
 
+    # If even the first reset fails nothing was learned: the error goes through as it is.
+    state = host.reset(seed)
+    memory, decision = _first(learner, key_first, spec, np.int32(state))
     try:
-        state = host.reset(seed)
-        memory, decision = _first(learner, key_first, spec, np.int32(state))
         total, length, clock = 0.0, 0, 0
         while len(returns) < episodes:
             action = int(decision.action)
@@ -158,11 +158,9 @@ def live_on_host(
                 learner, key_turns, np.int32(clock), memory, last, np.int32(state)
             )
     except EnvironmentFaultError as error:
-        error.adapted = adapted()  # pyright: ignore[reportAttributeAccessIssue]
+        error.adapted = adapted(memory)  # pyright: ignore[reportAttributeAccessIssue]
         raise
-    result = adapted()
-    assert result is not None
-    return result
+    return adapted(memory)
 
 
 def _transition(state: int, action: int, answer: HostStep) -> Transition:

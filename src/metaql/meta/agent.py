@@ -35,9 +35,7 @@ class Agent:
     card: dict[str, Any]
     """How it came about: seed, steps, settings."""
 
-    def learner_for(
-        self, num_states: int, num_actions: int, prior: str | None = "auto"
-    ) -> BeliefQ:
+    def learner_for(self, num_states: int, num_actions: int, prior: str | None = "auto") -> BeliefQ:
         """The learner for tasks of this shape.
 
         Args:
@@ -127,9 +125,7 @@ def load(path: str | Path) -> Agent:
         return learner, {name: empty(*shape) for name, shape in extra["priors"].items()}
 
     (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
-    return Agent(
-        learner=learner, priors=priors, family_name=extra["family"], card=extra["card"]
-    )
+    return Agent(learner=learner, priors=priors, family_name=extra["family"], card=extra["card"])
 
 
 def shipped() -> list[str]:

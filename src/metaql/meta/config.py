@@ -15,27 +15,27 @@ class MetaTrainConfig:
     """Environment steps of meta-training (a floor: whole iterations are run)."""
     lifetimes: int = 256
     """Lifetimes lived in parallel (axis N)."""
-    segment_steps: int = 8
+    segment_steps: int = 16
     """Steps between two beliefs that enter the loss."""
     segments: int = 4
     """Segments per iteration; one iteration lives ``segments * segment_steps`` steps."""
-    generations: int = 16
+    generations: int = 8
     """Iterations that a lifetime lasts; every iteration renews one part in ``generations``."""
     episodes: tuple[int, int] = (5, 40)
     """Episodes a lifetime is promised: drawn log-uniformly between these."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 7e-4
     """Peak rate of Adam."""
     epsilon: float = 0.3
     """Share of modes (ways of acting for one episode) drawn at random while meta-training."""
     trace: float = 0.95
     """Lambda of the returns that the outer Q-learning learns from."""
-    episode_discount: float = 0.9
+    episode_discount: float = 0.8
     """Discount per episode of what a lifetime brings later."""
     outer_weight: float = 0.5
     """Weight of the outer Q-learning beside the supervised fit of Q*."""
     bank: int = 1024
     """Tasks sampled and solved exactly at a time."""
-    refresh: int = 100
+    refresh: int = 50
     """Iterations after which the bank is sampled anew."""
     agents: int = 512
     """Q-learning agents whose experience gives the family prior."""
@@ -47,7 +47,7 @@ class MetaTrainConfig:
     """Width of the network's layers."""
     sweeps: int = 4
     """Bellman sweeps per step."""
-    checkpoint_every: int = 50
+    checkpoint_every: int = 20
     """Iterations between two checkpoints."""
 
     def __post_init__(self) -> None:
@@ -77,7 +77,9 @@ class MetaTrainConfig:
                 f"Got {self.lifetimes} and {self.generations}.",
             )
         if not 1 <= low <= high:
-            raise ConfigError("`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}.")
+            raise ConfigError(
+                "`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}."
+            )
         if self.learning_rate <= 0 or self.outer_weight < 0:
             raise ConfigError(
                 "`learning_rate` must be > 0 and `outer_weight` >= 0.",

@@ -29,9 +29,7 @@ def groups_of(family: Family) -> tuple[Group, ...]:
     parts = family.parts if isinstance(family, Mixture) else (family,)
     weights = family.weights if isinstance(family, Mixture) else (1.0,)
     sharing = [Group(part, prior_name(part)) for part in parts if part.shares_states]
-    others = [
-        pair for pair in zip(parts, weights, strict=True) if not pair[0].shares_states
-    ]
+    others = [pair for pair in zip(parts, weights, strict=True) if not pair[0].shares_states]
     if not others:
         return tuple(sharing)
     rest = others[0][0] if len(others) == 1 else Mixture(others)

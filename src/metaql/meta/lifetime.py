@@ -54,9 +54,7 @@ class Lives(NamedTuple):
     """What the learners knew at the end, ``[N, ...]``."""
 
 
-def begin(
-    learner: Learner, task: FiniteTask, key: PRNGKey, episodes: Int[Array, ""] | int
-) -> Life:
+def begin(learner: Learner, task: FiniteTask, key: PRNGKey, episodes: Int[Array, ""] | int) -> Life:
     """Start one lifetime."""
     key_life, key_init, key_reset = jax.random.split(key, 3)
     memory = learner.init(key_init, task.spec(episodes))
@@ -75,9 +73,7 @@ def turn(
     return memory, learner.act(key_act, memory, state)
 
 
-def live_step(
-    learner: Learner, task: FiniteTask, life: Life, guide: Memory
-) -> tuple[Life, Record]:
+def live_step(learner: Learner, task: FiniteTask, life: Life, guide: Memory) -> tuple[Life, Record]:
     """Act on ``guide`` (the life's own memory, except in the placebo), step the task, learn."""
     key, key_act, key_step, key_update, key_reset = jax.random.split(life.key, 5)
     decision = learner.act(key_act, guide, life.state)
@@ -86,7 +82,12 @@ def live_step(
     truncated = (clock >= task.horizon) & ~outcome.terminated
     ended = outcome.terminated | truncated
     transition = Transition(
-        life.state, decision.action, outcome.reward, outcome.next_state, outcome.terminated, truncated
+        life.state,
+        decision.action,
+        outcome.reward,
+        outcome.next_state,
+        outcome.terminated,
+        truncated,
     )
     after = Life(
         key=key,

@@ -14,6 +14,8 @@ from metaql.policy.beliefq import Belief, BeliefQ, spread_of
 from metaql.tasks.exact import Answers
 
 _LOG_STD_RANGE = (-4.0, 3.0)
+_DOUBT = 0.1
+"""Weight of the likelihood, which only the standard deviation feels."""
 _UNVISITED = 0.2
 """Weight of states never seen: their Q* teaches the value of the unknown, at lower precision."""
 
@@ -61,12 +63,12 @@ def belief_losses(
 
 
 def meta_loss(
-    learner: BeliefQ, data: Segments, answers: Answers, outer_weight: float
+    learner: BeliefQ, segment: Segments, answers: Answers, outer_weight: float
 ) -> tuple[Float[Array, ""], Losses]:
-    """Mean over the lived beliefs ``[M, N]`` of the N tasks whose ``answers`` are ``[N, ...]``."""
-    over_tasks = jax.vmap(belief_losses, in_axes=(None, 0, 0, 0, 0))
-    over_segments = jax.vmap(over_tasks, in_axes=(None, 0, None, 0, 0))
-    losses = over_segments(learner, data.beliefs, answers, data.states, data.targets)
-    alive = data.alive / jnp.maximum(data.alive.sum(), 1)
+    """Mean over the N beliefs of one segment (``[N, ...]``) of the tasks that ``answers`` belong to."""
+    losses = jax.vmap(belief_losses, in_axes=(None, 0, 0, 0, 0))(
+        learner, segment.beliefs, answers, segment.states, segment.targets
+    )
+    alive = segment.alive / jnp.maximum(segment.alive.sum(), 1)
     means = Losses(*((alive * loss).sum() for loss in losses))
-    return means.fit + 0.1 * means.doubt + outer_weight * means.outer, means
+    return means.fit + _DOUBT * means.doubt + outer_weight * means.outer, means

@@ -14,6 +14,7 @@ from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.qlearning.td import lambda_returns
 from metaql.tasks.exact import Answers, greedy_values
 from metaql.tasks.finite import FiniteTask
+from metaql.types import Transition
 
 
 class Step(NamedTuple):
@@ -21,7 +22,7 @@ class Step(NamedTuple):
 
     record: Record
     advantage: Float[Array, ""]
-    """``Q*(s, a) - max Q*(s, .)`` of the action taken, in the sampled task: minus its regret."""
+    """Minus the regret of the step in the sampled task, see `advantage_of`."""
     resumed: Float[Array, ""]
     """Outer Q of the mode in force where the lifetime goes on, after learning from the step."""
     more: Bool[Array, ""]
@@ -61,9 +62,7 @@ def live_segments(
 
     def one(task: FiniteTask, answer: Answers, life: Life) -> tuple[Life, Step]:
         after, record = live_step(learner, task, life, life.memory)
-        row = answer.q[record.transition.state]
-        best = greedy_values(row, task.action_mask)
-        advantage = row[record.transition.action] - best
+        advantage = advantage_of(answer, task.action_mask, record.transition)
         where = jax.nn.one_hot(after.state, after.memory.starts.shape[0])
         resumed = learner.mode_values(after.memory, where)[after.memory.mode]
         return after, Step(record, advantage, resumed, after.episode < after.episodes)
@@ -85,6 +84,18 @@ def live_segments(
     data = Segments(beliefs, transition.state[first], targets[first], alive[first])
     reward = (transition.reward * alive).sum() / jnp.maximum(alive.sum(), 1)
     return after, data, reward
+
+
+def advantage_of(
+    answer: Answers, action_mask: Bool[Array, " A"], transition: Transition
+) -> Float[Array, ""]:
+    """``Q*(s, a) - V*(s)``, and at a truncation also ``- V*(s')``: what the clock took away.
+
+    Without the second term standing still until the end would look almost free of regret.
+    """
+    values = greedy_values(answer.q, action_mask)
+    taken = answer.q[transition.state, transition.action] - values[transition.state]
+    return taken - transition.truncated * values[transition.next_state]
 
 
 def lifetime_returns(lived: Step, trace: float, episode_discount: float) -> Float[Array, " T"]:

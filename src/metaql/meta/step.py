@@ -14,7 +14,7 @@ from metaql.embedding.statistics import Statistics
 from metaql.meta.config import MetaTrainConfig
 from metaql.meta.lifetime import Life, begin
 from metaql.meta.objective import Losses, meta_loss
-from metaql.meta.rollout import live_segments
+from metaql.meta.rollout import Segments, live_segments
 from metaql.policy.beliefq import BeliefQ, task_discount
 from metaql.tasks.exact import Answers, answers_to
 from metaql.tasks.finite import FiniteTask
@@ -59,7 +59,7 @@ def solve(tasks: FiniteTask) -> Answers:
 
 def optimizer_for(config: MetaTrainConfig) -> optax.GradientTransformation:
     """Adam with clipped gradients and a rate that warms up and then falls to a tenth."""
-    updates = max(config.iterations, 2)
+    updates = max(config.iterations * config.segments, 2)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(50, updates // 10 + 1), updates, 0.1 * config.learning_rate
     )
@@ -109,7 +109,7 @@ def train_step(
         answers: exact answers to the bank.
         config: static.
     """
-    key, key_renew = jax.random.split(state.key)
+    key, key_renew, key_order = jax.random.split(state.key, 3)
     population = state.populations[group]
 
     def learner_of(weights: BeliefQ) -> BeliefQ:
@@ -130,21 +130,29 @@ def train_step(
         episode_discount=config.episode_discount,
     )
 
-    def loss(weights: BeliefQ) -> tuple[Array, Losses]:
-        return meta_loss(learner_of(weights), data, population.answers, config.outer_weight)
+    def update(
+        carry: tuple[BeliefQ, Any], segment: Segments
+    ) -> tuple[tuple[BeliefQ, Any], tuple[Losses, Array]]:
+        weights, optimizer = carry
+        gradients, losses = jax.grad(
+            lambda w: meta_loss(learner_of(w), segment, population.answers, config.outer_weight),
+            has_aux=True,
+        )(weights)
+        changes, optimizer = optimizer_for(config).update(gradients, optimizer)
+        norm = optax.global_norm(gradients)
+        return (eqx.apply_updates(weights, changes), optimizer), (losses, norm)
 
-    gradients, losses = jax.grad(loss, has_aux=True)(state.weights)
-    changes, optimizer = optimizer_for(config).update(gradients, state.optimizer)
+    # One update per segment of N beliefs; the order is random, so that time within the iteration,
+    # which is time within lifetimes, does not become an order of learning.
+    order = jax.random.permutation(key_order, config.segments)
+    shuffled = jax.tree.map(lambda x: x[order], data)
+    (weights, optimizer), (losses, norm) = jax.lax.scan(
+        update, (state.weights, state.optimizer), shuffled
+    )
     populations = list(state.populations)
     populations[group] = population._replace(lives=lives)
-    after = TrainState(
-        weights=eqx.apply_updates(state.weights, changes),
-        optimizer=optimizer,
-        populations=tuple(populations),
-        key=key,
-        iteration=state.iteration + 1,
-    )
-    return after, Progress(reward, losses, optax.global_norm(gradients))
+    after = TrainState(weights, optimizer, tuple(populations), key, state.iteration + 1)
+    return after, Progress(reward, jax.tree.map(jnp.mean, losses), norm.mean())
 
 
 def _renew(population: Population, fresh: Population, at: Int[Array, ""]) -> Population:

@@ -21,7 +21,7 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
-_OPTIMISM = (0.0, 0.1, 0.25, 0.6)
+_OPTIMISM = (0.0, 0.1, 0.25, 0.5)
 """Optimism of each channel, in posterior standard deviations."""
 _MODE_STEPS = 100
 """Steps after which a mode is chosen anew where an episode goes on for longer."""
@@ -36,7 +36,7 @@ class BeliefConfig(NamedTuple):
     """Bellman sweeps per step."""
     first_sweeps: int = 128
     """Sweeps before the first step, where a family prior gives something to plan on."""
-    first_mode: int = 1
+    first_mode: int = 2
     """Channel followed before anything is learned about exploring."""
 
 
@@ -131,9 +131,7 @@ class BeliefQ(eqx.Module):
         evidence = observe(memory.evidence, transition, self.prior)
         began = memory.clock.step == 0
         starts = memory.starts + began * jax.nn.one_hot(transition.state, memory.starts.shape[0])
-        belief = memory._replace(
-            evidence=evidence, log_trust=log_trust, starts=starts, clock=clock
-        )
+        belief = memory._replace(evidence=evidence, log_trust=log_trust, starts=starts, clock=clock)
         belief = self.replan(belief, self.config.sweeps)
         anew = self._choose_mode(key, belief)
         return belief._replace(
@@ -200,7 +198,7 @@ class BeliefQ(eqx.Module):
     def mode_values(self, belief: Belief, where: Float[Array, " S"]) -> Float[Array, " K"]:
         """Outer Q: minus the regret still to come in each mode, from a distribution over states on."""
         values = state_values(belief.q, posterior_mask(belief.spec)) @ where
-        return self.modes(belief.z, values, spread_of(belief))
+        return self.modes(belief.z, values, spread_of(belief), reward_scale(belief.evidence))
 
     def outlook(self, belief: Belief, state: Int[Array, ""]) -> Outlook:
         """What is believed of Q* at one state."""
@@ -245,4 +243,3 @@ def _judge_prior(belief: Belief, prior: Statistics, transition: Transition) -> F
     flat = (own[here] + 1.0 / num_states) / (own.sum() + 1.0)
     change = jnp.clip(jnp.log(informed) - jnp.log(flat), -5.0, 5.0)
     return jnp.clip(belief.log_trust + change, -TRUST_LIMIT, TRUST_LIMIT / 2)
-

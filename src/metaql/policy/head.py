@@ -102,7 +102,11 @@ class ModeHead(eqx.Module):
         self.out = constant(eqx.nn.Linear(hidden, channels + 1, key=key), start)
 
     def __call__(
-        self, z: Float[Array, " Z"], values: Float[Array, " C"], spread: Float[Array, ""]
+        self,
+        z: Float[Array, " Z"],
+        values: Float[Array, " C"],
+        spread: Float[Array, ""],
+        scale: Float[Array, ""],
     ) -> Float[Array, " K"]:
         """Outer Q of every mode.
 
@@ -110,10 +114,11 @@ class ModeHead(eqx.Module):
             z: task embedding (it knows the budget left).
             values: ``V_c(s)`` of the present state; what optimism adds says what is left to learn.
             spread: unit of value differences.
+            scale: unit of reward.
         """
         lift = (values[1:] - values[0]) / spread
         features = jnp.stack([jnp.tanh(lift), jnp.log1p(jnp.abs(100.0 * lift)) / 5.0]).ravel()
-        level = jnp.stack([jnp.tanh(values[0] / spread), jnp.log(spread) / 5.0])
+        level = jnp.stack([jnp.tanh(values[0] / spread), jnp.log(spread / scale) / 5.0])
         joined = jnp.concatenate([z, features, level])
         return spread * self.out(jax.nn.gelu(self.hidden(joined)))
 

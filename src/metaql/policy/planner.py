@@ -109,7 +109,9 @@ def _value_doubt(
 ) -> Float[Array, "C S A"]:
     """Posterior standard deviation of ``E[V(s2)]`` under a Dirichlet with these counts."""
     share = jnp.maximum(counted, 1e-6)
-    moments = jnp.einsum("saz,cz->csa", counts, jnp.concatenate([values, jnp.square(values)])) / share
+    moments = (
+        jnp.einsum("saz,cz->csa", counts, jnp.concatenate([values, jnp.square(values)])) / share
+    )
     mean, square = jnp.split(moments, 2)
     variance = jnp.maximum(square - jnp.square(mean), 0.0)
     return jax.lax.stop_gradient(jnp.sqrt(variance / (counted + 1.0)))

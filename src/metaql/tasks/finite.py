@@ -62,9 +62,7 @@ def reset(task: FiniteTask, key: PRNGKey) -> Int[Array, ""]:
     return _draw(task.initial, jax.random.uniform(key))
 
 
-def step(
-    task: FiniteTask, key: PRNGKey, state: Int[Array, ""], action: Int[Array, ""]
-) -> Outcome:
+def step(task: FiniteTask, key: PRNGKey, state: Int[Array, ""], action: Int[Array, ""]) -> Outcome:
     """Draw the outcome of ``action`` in ``state``."""
     u_state, u_reward, u_end = jax.random.uniform(key, (3,))
     next_state = _draw(task.transition[state, action], u_state)

@@ -1,0 +1,336 @@
+"""Deliberate faults, one at a time: does a test notice each?
+
+Protocol: every mutant replaces one piece of text in a temporary copy of ``src`` and runs the tests
+named for it (``pytest -x`` with the copy first on the path). Killed: a test failed. Survived: all
+passed. Invalid: the tests could not even be collected, so nothing was shown. The same tests are
+first run once on an unchanged copy, where all must pass. Exit code 1 unless every mutant is killed.
+
+    python benchmarks/mutants.py                  # all: some minutes on two cores
+    python benchmarks/mutants.py --only placebo   # those with this in their name
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+_TESTS_FAILED = 1
+"""pytest's exit code when tests ran and some failed; 2 to 5 mean that nothing was tested."""
+
+
+class Mutant(NamedTuple):
+    """One fault: where, what stands there, what is put instead, and who should notice."""
+
+    name: str
+    file: str
+    """Below ``src/metaql``."""
+    old: str
+    """Occurs exactly once in the file (a test holds it)."""
+    new: str
+    tests: tuple[str, ...]
+    """Node ids below ``tests``."""
+
+
+_TD = "qlearning/test_td.py"
+_EXACT = "tasks/test_exact.py"
+_STATISTICS = "embedding/test_statistics.py"
+_PRIOR = "embedding/test_prior.py"
+_PLANNER = "policy/test_planner.py"
+_LIFETIME = "meta/test_lifetime.py"
+_LAWS = "laws/test_equivariance.py"
+
+MUTANTS = (
+    Mutant(
+        "target: the worst action instead of the best",
+        "qlearning/td.py",
+        "return r_t + discount_t * jnp.where(action_mask, q_t, NEVER).max()",
+        "return r_t + discount_t * jnp.where(action_mask, q_t, -NEVER).min()",
+        (f"{_TD}::test_q_target_by_hand",),
+    ),
+    Mutant(
+        "target: padded actions count",
+        "qlearning/td.py",
+        "return r_t + discount_t * jnp.where(action_mask, q_t, NEVER).max()",
+        "return r_t + discount_t * q_t.max()",
+        (f"{_TD}::test_a_padded_action_never_counts",),
+    ),
+    Mutant(
+        "target: double Q values with the table that selects",
+        "qlearning/td.py",
+        "return r_t + discount_t * q_t_value[best]",
+        "return r_t + discount_t * q_t_select[best]",
+        (f"{_TD}::test_double_q_selects_with_one_table_and_values_with_the_other",),
+    ),
+    Mutant(
+        "termination: bootstrapped through",
+        "qlearning/td.py",
+        "return gamma * (1.0 - terminated)",
+        "return gamma + 0.0 * terminated",
+        (f"{_TD}::test_q_target_by_hand", "qlearning/test_tabular.py::test_one_update_by_hand"),
+    ),
+    Mutant(
+        "lambda-returns: the mixture the wrong way round",
+        "qlearning/td.py",
+        "((1.0 - lam) * v + lam * g_next)",
+        "(lam * v + (1.0 - lam) * g_next)",
+        (f"{_TD}::test_lambda_returns_by_hand",),
+    ),
+    Mutant(
+        "lifetime returns: the last episode is followed by another",
+        "meta/rollout.py",
+        "jnp.where(ended, episode_discount * lived.more, 1.0)",
+        "jnp.where(ended, episode_discount, 1.0)",
+        ("meta/test_rollout.py::test_lifetime_returns_by_hand",),
+    ),
+    Mutant(
+        "lifetime returns: a truncation is no episode end",
+        "meta/rollout.py",
+        "ended = transition.terminated | transition.truncated",
+        "ended = transition.terminated",
+        ("meta/test_rollout.py::test_lifetime_returns_by_hand",),
+    ),
+    Mutant(
+        "oracle: the discount is forgotten",
+        "tasks/exact.py",
+        "return model.reward + discount * jnp.einsum",
+        "return model.reward + jnp.einsum",
+        (f"{_EXACT}::test_a_low_discount_prefers_the_near_reward_by_hand",),
+    ),
+    Mutant(
+        "oracle: termination is ignored",
+        "tasks/exact.py",
+        "onward=task.transition * (1.0 - task.termination),",
+        "onward=task.transition,",
+        (f"{_EXACT}::test_termination_cuts_the_bootstrap_and_truncation_does_not",),
+    ),
+    Mutant(
+        "oracle: one step of the horizon is missing",
+        "tasks/exact.py",
+        "return jax.lax.fori_loop(0, horizon, sweep, jnp.zeros_like(model.reward))",
+        "return jax.lax.fori_loop(1, horizon, sweep, jnp.zeros_like(model.reward))",
+        (f"{_EXACT}::test_finite_horizon_by_hand",),
+    ),
+    Mutant(
+        "mask: padded actions are greedy in the oracle",
+        "tasks/exact.py",
+        "return jnp.where(action_mask, q, NEVER).max(-1)",
+        "return q.max(-1)",
+        (f"{_EXACT}::test_padding_changes_no_answer",),
+    ),
+    Mutant(
+        "clock: truncated one step late",
+        "meta/lifetime.py",
+        "truncated = (clock >= task.horizon) & ~outcome.terminated",
+        "truncated = (clock > task.horizon) & ~outcome.terminated",
+        (f"{_LIFETIME}::test_returns_lengths_and_ends_by_hand",),
+    ),
+    Mutant(
+        "clock: a truncation is reported as a termination",
+        "meta/lifetime.py",
+        "outcome.next_state, outcome.terminated, truncated",
+        "outcome.next_state, ended, truncated",
+        (f"{_LIFETIME}::test_returns_lengths_and_ends_by_hand",),
+    ),
+    Mutant(
+        "keys: one is used to act and to learn",
+        "meta/lifetime.py",
+        "memory=learner.update(key_update, life.memory, transition)",
+        "memory=learner.update(key_act, life.memory, transition)",
+        ("qlearning/test_protocol.py::test_no_key_is_used_twice",),
+    ),
+    Mutant(
+        "keys: a mode is drawn with the coin's key",
+        "policy/beliefq.py",
+        "jax.random.randint(key_mode, ",
+        "jax.random.randint(key_coin, ",
+        ("policy/test_beliefq.py::test_no_key_is_used_twice",),
+    ),
+    Mutant(
+        "placebo: nobody is given another's memory",
+        "meta/lifetime.py",
+        "jnp.roll(x, 1, axis=0)",
+        "x",
+        (f"{_LIFETIME}::test_the_placebo_acts_on_the_neighbours_memory_and_learns_into_its_own",),
+    ),
+    Mutant(
+        "statistics: counted from arrival to departure",
+        "embedding/statistics.py",
+        "statistics.transitions + at_pair[..., None] * at_arrival",
+        "statistics.transitions + (at_pair[..., None] * at_arrival).swapaxes(0, 2)",
+        (f"{_STATISTICS}::test_counts_by_hand",),
+    ),
+    Mutant(
+        "statistics: arrivals are tallied at departure",
+        "embedding/statistics.py",
+        "arrival=_add(statistics.arrival, at_arrival, transition.reward, ended)",
+        "arrival=_add(statistics.arrival, at_state, transition.reward, ended)",
+        (f"{_STATISTICS}::test_tallies_by_pair_and_by_arrival_by_hand",),
+    ),
+    Mutant(
+        "statistics: a truncation is counted as an end",
+        "embedding/statistics.py",
+        "ended = transition.terminated.astype(jnp.float32)",
+        "ended = (transition.terminated | transition.truncated).astype(jnp.float32)",
+        (f"{_STATISTICS}::test_truncation_is_no_termination",),
+    ),
+    Mutant(
+        "statistics: a prior that is not trusted counts fully",
+        "embedding/statistics.py",
+        "lambda e, p: e + trust * p",
+        "lambda e, p: e + p",
+        (f"{_STATISTICS}::test_a_posterior_is_evidence_plus_trust_times_prior",),
+    ),
+    Mutant(
+        "prior: tasks weigh by their visits",
+        "embedding/prior.py",
+        "weight = total / (total + strength)",
+        "weight = total",
+        (f"{_PRIOR}::test_a_cell_that_is_a_hole_in_some_tasks_is_settled_by_one_look",),
+    ),
+    Mutant(
+        "prior: the normaliser of the likelihood is left out",
+        "embedding/prior.py",
+        "likelihood = ways - scale.sum(-1)",
+        "likelihood = ways - 0.0 * scale.sum(-1)",
+        (f"{_PRIOR}::test_the_strength_maximises_the_likelihood",),
+    ),
+    Mutant(
+        "planner: terminations by arrival are bootstrapped through",
+        "policy/planner.py",
+        "onward=settings.discount[:, None] * (1.0 - arrival_ends),",
+        "onward=settings.discount[:, None] * (1.0 - 0.0 * arrival_ends),",
+        (f"{_PLANNER}::test_termination_zeroes_the_bootstrap",),
+    ),
+    Mutant(
+        "planner: padded actions are the maximum",
+        "policy/planner.py",
+        "masked = jnp.where(mask, q, -jnp.inf)",
+        "masked = q",
+        (f"{_PLANNER}::test_padded_pairs_are_zero_and_never_the_maximum",),
+    ),
+    Mutant(
+        "embedding: padding is counted among what was visited",
+        "embedding/embed.py",
+        "pooled = (codes * visited).sum(0) / jnp.maximum(visited.sum(), 1)",
+        "pooled = codes.mean(0) + 0.0 * visited.sum()",
+        (f"{_LAWS}::test_padding_changes_nothing",),
+    ),
+    Mutant(
+        "head: padded actions join the others",
+        "policy/head.py",
+        "shared = (hidden * mask[:, None]).sum(0) / jnp.maximum(mask.sum(), 1)",
+        "shared = hidden.sum(0) / jnp.maximum(mask.sum(), 1)",
+        (f"{_LAWS}::test_padding_changes_nothing",),
+    ),
+    Mutant(
+        "head: the first action is treated unlike the others",
+        "policy/head.py",
+        "hidden = jax.nn.gelu(jax.vmap(self.row)(rows))",
+        "hidden = jax.nn.gelu(jax.vmap(self.row)(rows)).at[0].multiply(1.1)",
+        (f"{_LAWS}::test_relabelling_states_and_actions_relabels_every_value",),
+    ),
+    Mutant(
+        "splits: validation tasks are test tasks",
+        "tasks/families/frozen_lake.py",
+        "order[num_test:][:num_validation]",
+        "order[:num_validation]",
+        ("contracts/test_families.py::test_splits_never_share_a_task[frozen_lake]",),
+    ),
+    Mutant(
+        "checkpoint: the manifest is not verified",
+        "checkpoint.py",
+        "    if not intact:\n",
+        "    if not manifest:\n",
+        ("test_checkpoint.py::test_one_flipped_bit_anywhere_is_refused",),
+    ),
+)
+
+
+class Verdict(NamedTuple):
+    """What came of one mutant."""
+
+    name: str
+    outcome: str
+    """``killed``, ``survived`` or ``invalid``."""
+    seconds: float
+
+
+def run_tests(source: Path, tests: tuple[str, ...]) -> int:
+    """Exit code of pytest on ``tests`` with the package in ``source``."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    nodes = [f"tests/{test}" for test in tests]
+    done = subprocess.run(
+        [*command, *nodes], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode > _TESTS_FAILED:
+        print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
+    return done.returncode
+
+
+def mutated(mutant: Mutant, text: str) -> str:
+    """The file's text with the fault in it.
+
+    Raises:
+        ValueError: the text to replace does not occur exactly once.
+    """
+    if text.count(mutant.old) != 1:
+        raise ValueError(
+            f"{mutant.file} must hold the text of {mutant.name!r} once, not "
+            f"{text.count(mutant.old)} times: bring the mutant up to date."
+        )
+    return text.replace(mutant.old, mutant.new)
+
+
+def try_mutant(mutant: Mutant, source: Path) -> Verdict:
+    """Put the fault into the copy, run its tests, take it out again."""
+    start = time.perf_counter()
+    path = source / "metaql" / mutant.file
+    sound = path.read_text()
+    path.write_text(mutated(mutant, sound))
+    try:
+        code = run_tests(source, mutant.tests)
+    finally:
+        path.write_text(sound)
+    outcome = {0: "survived", _TESTS_FAILED: "killed"}.get(code, "invalid")
+    return Verdict(mutant.name, outcome, round(time.perf_counter() - start, 1))
+
+
+def main() -> int:
+    """Try the mutants asked for; JSON to stdout."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="only mutants with this in their name")
+    chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant.name]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        tests = tuple(sorted({test for mutant in chosen for test in mutant.tests}))
+        if not tests or run_tests(source, tests) != 0:
+            print("The tests must pass before anything is broken on purpose.", file=sys.stderr)
+            return 1
+        verdicts = []
+        for mutant in chosen:
+            verdicts.append(try_mutant(mutant, source))
+            print(*verdicts[-1], sep="\t", file=sys.stderr)
+    killed = sum(verdict.outcome == "killed" for verdict in verdicts)
+    document = {
+        "benchmark": "mutants",
+        "mutants": len(verdicts),
+        "killed": killed,
+        "verdicts": [verdict._asdict() for verdict in verdicts],
+    }
+    print(json.dumps(document, indent=2))
+    return int(killed < len(verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
