@@ -136,8 +136,8 @@ MUTANTS = (
     Mutant(
         "clock: a truncation is reported as a termination",
         "meta/lifetime.py",
-        "outcome.next_state, outcome.terminated, truncated",
-        "outcome.next_state, ended, truncated",
+        "        outcome.terminated,\n        truncated,\n",
+        "        ended,\n        truncated,\n",
         (f"{_LIFETIME}::test_returns_lengths_and_ends_by_hand",),
     ),
     Mutant(

@@ -16,11 +16,11 @@ import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from _common import informed, uninformed
 
 from metaql.meta.lifetime import live
-from metaql.qlearning import PSRL, UCBVI, Constant, Harmonic, QLearning, tuned_optimistic
+from metaql.qlearning import UCBVI, Constant, Harmonic, QLearning, tuned_optimistic
 from metaql.tasks.families.frozen_lake import FrozenLake
 from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner
@@ -94,37 +94,6 @@ def tune_psrl(lakes: FiniteTask, num_tasks: int, seed: int) -> list[dict[str, fl
         priors.append({**prior, **found})
         print(priors[-1], file=sys.stderr)
     return priors
-
-
-def uninformed(transition_prior: float, reward_mean: float, reward_count: float) -> PSRL:
-    """Posterior sampling with the same prior for every pair and every next state."""
-    return PSRL(
-        transition_prior=transition_prior,
-        ending_prior=transition_prior,
-        reward_model="beta",
-        reward_mean=reward_mean,
-        reward_count=reward_count,
-    )
-
-
-def informed(family: FrozenLake) -> PSRL:
-    """Posterior sampling that knows how ice slips and where the goal is, but not where holes are.
-
-    Each cell but start and goal is a hole with probability about 0.2, and one visit settles it.
-    """
-    certain, tiny = 1e5, 0.02
-    cells = family.size**2
-    ice = family.from_holes(jnp.zeros(cells, bool))
-    ends = jnp.full(cells, 0.2).at[0].set(0.0).at[-1].set(1.0)
-    weight = jnp.full(cells, tiny).at[0].set(certain).at[-1].set(certain)
-    return PSRL(
-        horizon=family.horizon,
-        transition_prior=certain * ice.transition,
-        termination_prior=weight[:, None] * jnp.stack([ends, 1.0 - ends], -1),
-        reward_mean=(ice.transition * ice.reward).sum(-1),
-        reward_count=certain,
-        reward_std=0.0,
-    )
 
 
 def baselines() -> dict[str, Learner]:

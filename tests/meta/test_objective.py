@@ -48,7 +48,7 @@ def lived():
     lives = begin_all(learner, tasks, jax.random.split(jax.random.key(2), 4), 3)
     settings = {"segments": 2, "steps": 6, "trace": 0.9, "episode_discount": 0.8}
     _, data, _ = live_segments(learner, tasks, answers, lives, **settings)
-    return learner, data, answers
+    return learner, jax.tree.map(lambda x: x[1], data), answers
 
 
 @eqx.filter_jit
@@ -106,11 +106,9 @@ def test_doubt_does_not_move_the_mean_and_fit_does_not_move_the_doubt(measured):
     np.testing.assert_array_equal(outer, 0.0)
 
 
-def one_loss(lived, answers, n=0, m=1):
+def one_loss(lived, answers, n=0):
     learner, data, _ = lived
-    belief, state, target = jax.tree.map(
-        lambda x: x[m, n], (data.beliefs, data.states, data.targets)
-    )
+    belief, state, target = jax.tree.map(lambda x: x[n], (data.beliefs, data.states, data.targets))
     answer = jax.tree.map(lambda x: x[n], answers)
     return JITTED(learner, belief, answer, state, target)
 
@@ -130,7 +128,7 @@ def test_pairs_that_do_not_matter_do_not_matter(lived):
 
 def test_where_mean_is_q_star_nothing_is_lost(lived):
     learner, data, answers = lived
-    belief = jax.tree.map(lambda x: x[1, 0], data.beliefs)
+    belief = jax.tree.map(lambda x: x[0], data.beliefs)
 
     @eqx.filter_jit
     def mean_of(learner, belief):
@@ -143,8 +141,8 @@ def test_where_mean_is_q_star_nothing_is_lost(lived):
 
 def test_lives_that_are_over_do_not_count(lived):
     learner, data, answers = lived
-    alive = data.alive.at[:, 1:].set(False)
-    junk = data._replace(alive=alive, targets=data.targets.at[:, 1:].set(1e6))
+    alive = data.alive.at[1:].set(False)
+    junk = data._replace(alive=alive, targets=data.targets.at[1:].set(1e6))
     clean = data._replace(alive=alive)
     loss = eqx.filter_jit(lambda data: meta_loss(learner, data, answers, 0.5)[0])
     assert float(loss(junk)) == float(loss(clean))

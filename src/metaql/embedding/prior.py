@@ -11,13 +11,15 @@ functions of large counts drown in single precision.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln
 
-from metaql.embedding.statistics import Scores, Statistics, Tally
+from metaql.embedding.statistics import Statistics, Tally
 
 STRENGTHS = np.logspace(-2.0, 3.0, 16)
 """Candidate numbers of pseudo-observations."""
@@ -35,16 +37,16 @@ def fit_prior(experience: Statistics) -> Statistics:
     Returns:
         One `Statistics` of pseudo-observations, zero wherever nothing was experienced.
     """
-    seen: Statistics = jax.tree.map(lambda x: np.asarray(x, np.float64), experience)
+    seen: Any = jax.tree.map(lambda x: np.asarray(x, np.float64), experience)
     num_tasks, *shape = seen.transitions.shape
     counts = seen.transitions.reshape(num_tasks, -1, shape[-1])
     pairs = [fit_categorical(counts[:, k]) for k in range(counts.shape[1])]
     steps = max(seen.steps.sum(), 1.0)
-    prior = Statistics(
+    prior: Any = seen._replace(
         transitions=np.stack(pairs).reshape(shape),
         pair=_fit_tally(seen.pair, _reward_noise(seen, seen.pair)),
         arrival=_fit_tally(seen.arrival, _reward_noise(seen, seen.arrival)),
-        scores=Scores(*(10.0 * score.sum() / steps for score in seen.scores)),
+        scores=jax.tree.map(lambda score: 10.0 * score.sum() / steps, seen.scores),
         reward_square=seen.reward_square.sum() / steps,
         reward_peak=seen.reward_peak.max(),
         steps=np.zeros(()),
@@ -62,12 +64,12 @@ def fit_categorical(counts: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " K"]
     if total.sum() == 0:
         return np.zeros(counts.shape[1])
     rates = counts / np.maximum(total, 1.0)[:, None]
-    strength = 1.0
+    mean, strength = np.zeros(counts.shape[1]), 1.0
     for _ in range(_ROUNDS):
         weight = total / (total + strength)
         mean = weight @ rates / weight.sum()
         strength = _best_strength(counts, mean)
-    return strength * mean
+    return np.asarray(strength * mean)
 
 
 def _best_strength(counts: Float[np.ndarray, "N K"], mean: Float[np.ndarray, " K"]) -> float:
@@ -81,7 +83,7 @@ def _best_strength(counts: Float[np.ndarray, "N K"], mean: Float[np.ndarray, " K
     return float(STRENGTHS[np.argmax(likelihood)])
 
 
-def _fit_tally(tally: Tally, noise: float) -> Tally:
+def _fit_tally(tally: Any, noise: float) -> Tally:
     """Pseudo-observations of terminations (beta) and rewards (normal) at every index.
 
     One number of visits serves both, so that a posterior stays a plain sum: the smaller of the two,
@@ -95,7 +97,8 @@ def _fit_tally(tally: Tally, noise: float) -> Tally:
     rate = beta[:, 0] / np.maximum(beta.sum(-1), _FLOOR)
     strength = np.minimum(beta.sum(-1), _reward_strength(visits, reward, mean, noise))
     shape = tally.visits.shape[1:]
-    return Tally(*(x.reshape(shape) for x in (strength, strength * mean, strength * rate)))
+    fitted: Any = (strength, strength * mean, strength * rate)
+    return Tally(*(x.reshape(shape) for x in fitted))
 
 
 def _reward_strength(
@@ -115,7 +118,7 @@ def _reward_strength(
     return np.clip(strength, STRENGTHS[0], STRENGTHS[-1])
 
 
-def _reward_noise(seen: Statistics, tally: Tally) -> float:
+def _reward_noise(seen: Any, tally: Any) -> float:
     """Pooled variance of rewards around each task's mean at the same index."""
     explained = (np.square(tally.reward) / np.maximum(tally.visits, 1.0)).sum()
     unexplained = max(float(seen.reward_square.sum() - explained), 0.0)

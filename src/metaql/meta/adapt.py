@@ -138,7 +138,7 @@ def live_on_host(
 
     # If even the first reset fails nothing was learned: the error goes through as it is.
     state = host.reset(seed)
-    memory, decision = _first(learner, key_first, spec, np.int32(state))
+    memory, decision = _first(learner, key_first, spec, _int(state))
     try:
         total, length, clock = 0.0, 0, 0
         while len(returns) < episodes:
@@ -154,21 +154,19 @@ def live_on_host(
                 total, length = 0.0, 0
                 # After the last episode nothing follows: no reset is owed to the environment.
                 state = host.reset() if len(returns) < episodes else state
-            memory, decision = _next(
-                learner, key_turns, np.int32(clock), memory, last, np.int32(state)
-            )
+            memory, decision = _next(learner, key_turns, _int(clock), memory, last, _int(state))
     except EnvironmentFaultError as error:
         error.adapted = adapted(memory)  # pyright: ignore[reportAttributeAccessIssue]
         raise
     return adapted(memory)
 
 
+def _int(value: int) -> Any:
+    """What a compiled function takes for an integer array without a copy to a device first."""
+    return np.int32(value)
+
+
 def _transition(state: int, action: int, answer: HostStep) -> Transition:
-    return Transition(
-        state=np.int32(state),
-        action=np.int32(action),
-        reward=np.float32(answer.reward),
-        next_state=np.int32(answer.next_state),
-        terminated=np.bool_(answer.terminated),
-        truncated=np.bool_(answer.truncated),
-    )
+    flags: tuple[Any, Any] = (np.bool_(answer.terminated), np.bool_(answer.truncated))
+    reward: Any = np.float32(answer.reward)
+    return Transition(_int(state), _int(action), reward, _int(answer.next_state), *flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,10 @@ def load(path: str | Path) -> Agent:
         learner = BeliefQ(jax.random.key(0), config=BeliefConfig(**extra["config"]))
         return learner, {name: empty(*shape) for name, shape in extra["priors"].items()}
 
-    (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
+    with warnings.catch_warnings():
+        # Another version of JAX may change the last bits; that matters to a resumed run, not here.
+        warnings.simplefilter("ignore", checkpoint.FingerprintWarning)
+        (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
     return Agent(learner=learner, priors=priors, family_name=extra["family"], card=extra["card"])
 
 

@@ -13,7 +13,9 @@ from metaql.meta.rollout import Segments
 from metaql.policy.beliefq import Belief, BeliefQ, spread_of
 from metaql.tasks.exact import Answers
 
-_LOG_STD_RANGE = (-4.0, 3.0)
+_LOG_STD_RANGE = (-4.0, 5.0)
+_LARGEST_ERROR = 100.0
+"""Spreads; beyond, an error says only that the belief knows nothing."""
 _DOUBT = 0.1
 """Weight of the likelihood, which only the standard deviation feels."""
 _UNVISITED = 0.2
@@ -51,14 +53,17 @@ def belief_losses(
     weight = answers.matters * (_UNVISITED + (1.0 - _UNVISITED) * seen)
     weight = weight / jnp.maximum(weight.sum(), 1.0)
     error = (answers.q - views.mean) / spread
-    fit = (weight * optax.huber_loss(error)).sum()
+    # A belief that knows nothing yet may think the task far smaller than it is.
+    unit = jnp.maximum(spread, jnp.abs(answers.q * answers.matters).max())
+    fit = (weight * optax.huber_loss((answers.q - views.mean) / unit)).sum()
     log_std = jnp.clip(views.log_std, *_LOG_STD_RANGE)
-    scaled = jax.lax.stop_gradient(error) * jnp.exp(-log_std)
+    bounded = jnp.clip(jax.lax.stop_gradient(error), -_LARGEST_ERROR, _LARGEST_ERROR)
+    scaled = bounded * jnp.exp(-log_std)
     doubt = (weight * (optax.huber_loss(scaled, delta=3.0) + log_std)).sum()
 
     where = jax.nn.one_hot(state, belief.starts.shape[0])
     acted = learner.mode_values(belief, where)[belief.mode]
-    outer = optax.huber_loss((acted - target) / spread)
+    outer = optax.huber_loss((acted - target) / unit)
     return Losses(fit, doubt, outer)
 
 

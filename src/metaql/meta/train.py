@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -156,7 +156,7 @@ class _Session:
             )
         return TrainState(
             weights=self.weights,
-            optimizer=optimizer_for(config).init(self.weights),
+            optimizer=optimizer_for(config).init(cast(Any, self.weights)),
             populations=tuple(populations),
             key=self.keys.train,
             iteration=jnp.zeros((), jnp.int32),

@@ -95,9 +95,11 @@ class BeliefQ(eqx.Module):
     def init(self, key: PRNGKey, spec: TaskSpec) -> Belief:
         """Belief before the first step."""
         num_states, num_actions = spec.state_mask.shape[0], spec.action_mask.shape[0]
+        trust = TRUST_START if self.prior is not None else -TRUST_LIMIT
         belief = Belief(
             evidence=empty(num_states, num_actions),
-            log_trust=jnp.asarray(TRUST_START if self.prior is not None else -TRUST_LIMIT),
+            # A typed array: a weakly typed one makes the second step of every loop compile anew.
+            log_trust=jnp.full((), trust, jnp.float32),
             q=jnp.zeros((len(_OPTIMISM), num_states, num_actions)),
             z=jnp.zeros(self.config.embedding),
             mode=jnp.asarray(self.config.first_mode, jnp.int32),
@@ -223,8 +225,9 @@ def task_discount(spec: TaskSpec) -> Float[Array, ""]:
 
 
 def spread_of(belief: Belief) -> Float[Array, ""]:
-    """The unit of value differences this belief suggests: the range of channel 0, or, while that is
-    still flat, a twentieth of the reward scale. Never zero, and it scales with the rewards.
+    """The unit of value differences this belief suggests; never zero, and it scales with rewards.
+
+    The range of channel 0, or, while that is still flat, a twentieth of the reward scale.
     """
     mask = posterior_mask(belief.spec)
     q = jax.lax.stop_gradient(belief.q[0])

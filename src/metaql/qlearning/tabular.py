@@ -66,10 +66,8 @@ class TabularLearner(eqx.Module):
     def act(self, key: PRNGKey, memory: Any, state: Int[Array, ""]) -> Decision:
         """Epsilon-greedy on the table; equals are drawn at random."""
         values = jnp.where(memory.action_mask, self.table(memory)[state], NEVER)
-        if self.explore_by == "visits":
-            count = memory.visits[..., state, :].sum()
-        else:
-            count = memory.episodes
+        by_visits = self.explore_by == "visits"
+        count = memory.visits[..., state, :].sum() if by_visits else memory.episodes
         action = epsilon_greedy(key, values, memory.action_mask, self.epsilon(count))
         return Decision(action, values, values)
 
