@@ -1,7 +1,8 @@
 """Time of one step of an agent that adapts to Gymnasium's FrozenLake-v1, after compilation.
 
 Protocol: the loop of `Agent.adapt` itself: the first call compiles, the others are measured. A
-wrapper times the environment's own ``step`` and ``reset``; the agent's part is the difference. Figures are of whole lifetimes divided by their steps; best of several.
+wrapper times the environment's own ``step`` and ``reset``; the agent's part is the difference.
+Figures are of whole lifetimes divided by their steps.
 
     python benchmarks/acting_latency.py --agent frozen_lake
 """

@@ -50,9 +50,7 @@ def measure(lifetimes: int, repeats: int, seed: int) -> dict[str, object]:
     seconds = []
     for repeat in range(repeats + 1):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(
-            train_step(state, 0, frozen, None, bank, answers, config)
-        )
+        state, _ = jax.block_until_ready(train_step(state, 0, frozen, None, bank, answers, config))
         seconds.append(time.perf_counter() - start)
         say(f"{'first call' if repeat == 0 else f'repeat {repeat}'}: {seconds[-1]:.2f} s")
     best = min(seconds[1:])

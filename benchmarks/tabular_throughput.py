@@ -3,28 +3,32 @@
 Runs the lifetime loop (`metaql.meta.lifetime`) after compilation; JSON to stdout.
 
     python benchmarks/tabular_throughput.py --agents 8192 --steps 1000 --repeats 5
+
+With ``--peer-python`` the peers of ``tabular_peer.py`` are measured by that interpreter in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
+from _common import emit, say
 
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.qlearning import QLearning
 from metaql.tasks.families.frozen_lake import FrozenLake
 
 
-def measure(agents: int, steps: int, repeats: int) -> dict[str, object]:
+def measure(agents: int, steps: int, repeats: int, seed: int) -> dict[str, object]:
     """Best of ``repeats`` timings of ``agents * steps`` updates."""
     task = FrozenLake().default()
     learner = QLearning()
-    keys = jax.random.split(jax.random.key(0), agents)
+    keys = jax.random.split(jax.random.key(seed), agents)
     lives = begin_all(learner, task, keys, 1_000_000)
     start = time.perf_counter()
     lives = jax.block_until_ready(advance_unrecorded(learner, task, lives, steps))
@@ -35,9 +39,8 @@ def measure(agents: int, steps: int, repeats: int) -> dict[str, object]:
         lives = jax.block_until_ready(advance_unrecorded(learner, task, lives, steps))
         seconds.append(time.perf_counter() - start)
         cpu_seconds.append(time.process_time() - cpu_start)
-        print(f"repeat {repeat + 1}: {seconds[-1]:.3f} s", file=sys.stderr)
+        say(f"repeat {repeat + 1}: {seconds[-1]:.3f} s")
     return {
-        "benchmark": "tabular_throughput",
         "agents": agents,
         "steps": steps,
         "repeats": repeats,
@@ -47,9 +50,14 @@ def measure(agents: int, steps: int, repeats: int) -> dict[str, object]:
         "seconds": [round(s, 4) for s in seconds],
         "first_call_seconds": round(first, 2),
         "finished_episodes": int(lives.episode.sum()),
-        "cpus": os.cpu_count(),
-        "jax": jax.__version__,
     }
+
+
+def peers(python: str) -> dict[str, object]:
+    """What ``tabular_peer.py`` finds under another interpreter."""
+    script = str(Path(__file__).with_name("tabular_peer.py"))
+    answer = subprocess.run([python, script], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(answer.stdout)
 
 
 if __name__ == "__main__":
@@ -57,5 +65,8 @@ if __name__ == "__main__":
     parser.add_argument("--agents", type=int, default=8192)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peer-python", default=sys.executable)
     options = parser.parse_args()
-    print(json.dumps(measure(options.agents, options.steps, options.repeats), indent=2))
+    found = measure(options.agents, options.steps, options.repeats, options.seed)
+    emit("tabular_throughput", seed=options.seed, **found, peers=peers(options.peer_python))

@@ -65,14 +65,29 @@ def compare(
 
 
 def baselines(task: FiniteTask) -> dict[str, Learner]:
-    """Learners that start from nothing; told the horizon and the largest reward, as theory wants."""
+    """Learners that start from nothing; told the horizon and the range of rewards, as theory wants.
+
+    Their constants were tuned on validation lakes (``benchmarks/tune_qlearning.py``); UCBVI with the
+    bonus of its paper, and posterior sampling with a uniform prior, do worse.
+    """
     horizon = int(min(int(task.horizon), _LONGEST_PLAN))
-    largest = float(jnp.abs(model_of(task).reward).max())
+    rewards = model_of(task).reward
+    largest = float(jnp.abs(rewards).max())
+    binary = bool((rewards >= 0).all()) and largest <= 1.0
+    rare = 1.0 / task.initial.shape[0]
+    psrl = PSRL(
+        horizon=horizon,
+        transition_prior=rare,
+        ending_prior=rare,
+        reward_mean=0.1 if binary else 0.0,
+        reward_count=0.2 if binary else 1.0,
+        reward_model="beta" if binary else "normal",
+    )
     return {
         "Q-learning, optimistic, tuned": tuned_optimistic(),
         "Q-learning, zero start": QLearning(step_size=Constant(0.1), epsilon=Constant(0.1)),
-        "UCBVI": UCBVI(horizon=horizon, bonus_scale=0.1, max_reward=largest),
-        "PSRL": PSRL(horizon=horizon),
+        "UCBVI": UCBVI(horizon=horizon, bonus_scale=1e-4, max_reward=largest),
+        "PSRL": psrl,
     }
 
 

@@ -181,7 +181,7 @@ class BeliefQ(eqx.Module):
             optimism=start,
             discount=jnp.full(start.shape, task_discount(spec)),
             pseudo=jnp.exp(pseudo - 1.0),
-            unknown=jnp.tanh(unknown + start * 0.5),
+            unknown=jnp.tanh(unknown + start * 0.2),
         )
 
     def with_epsilon(self, epsilon: float) -> BeliefQ:

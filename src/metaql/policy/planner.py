@@ -33,7 +33,9 @@ class Settings(NamedTuple):
     pseudo: Float[Array, " C"]
     """Pseudo-visits of the unknown successor (where no family prior speaks)."""
     unknown: Float[Array, " C"]
-    """Value of the unknown successor, in units of the reward scale per effective horizon."""
+    """Value of the unknown successor beyond the mean reward seen so far, kept up for the effective
+    horizon; in units of the reward scale times the square root of the effective horizon.
+    """
 
 
 class Operator(NamedTuple):
@@ -85,9 +87,11 @@ def operator(
     pair_ends = (known.pair.ends + 0.5 * mean_ends) / tried
     bonus = lift[..., None] * (1.0 - gate_reward) * noise / jnp.sqrt(tried)
 
-    pseudo = settings.pseudo * (1.0 - trust) + 1e-3
+    # Squared: what is left of the unknown under a trusted prior must stay below what planning resolves.
+    pseudo = settings.pseudo * jnp.square(1.0 - trust) + 1e-9
     effective = 1.0 / (1.0 - settings.discount)
-    unknown = pseudo * settings.unknown * scale * effective
+    surprise = settings.unknown * scale * jnp.sqrt(effective)
+    unknown = pseudo * (mean_reward * effective + surprise)
     counted = known.transitions.sum(-1)
     total = counted + pseudo[:, None, None]
     wobble = _value_doubt(known.transitions, counted, values)

@@ -1,0 +1,158 @@
+"""Markdown tables of ``docs/results.md`` from the JSON documents in ``benchmarks/results``.
+
+Replaces what stands between ``<!-- results: NAME -->`` and ``<!-- end: NAME -->``; nothing is typed by
+hand, and a missing document leaves its table as it is.
+
+    python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "benchmarks" / "results", ROOT / "docs" / "results.md"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table, numbers to the right."""
+    names = list(head)
+    lines = [names, ["---", *["--:"] * (len(names) - 1)], *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(found: dict[str, Any], digits: int = 2) -> str:
+    """``0.66 (0.64 to 0.68)``."""
+    mean, low, high = (found[name] for name in ("mean", "low", "high"))
+    if low is None:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def default_map(found: dict[str, Any]) -> str:
+    """Success by block on Gymnasium's own map, and regret."""
+    lake = found["default"]
+    parts = list(next(iter(lake["success"].values())))
+    regret = {name: sum(each) for name, each in lake["regret_per_episode"].items()}
+    rows = [
+        [name, *(cell(each[part]) for part in parts), f"{regret[name]:.1f}"]
+        for name, each in lake["success"].items()
+    ]
+    best = lake["levels"]["optimum"]
+    for name, value in lake["levels"].items():
+        rows.append(
+            [f"{name} (exact)", *[f"{value:.3f}"] * len(parts), f"{20 * (best - value):.1f}"]
+        )
+    head = ["success in episodes", *parts, "regret of 20 episodes"]
+    return f"{lake['runs']} lifetimes each.\n\n{table(head, rows)}"
+
+
+def held_out(found: dict[str, Any]) -> str:
+    """Normalised score on maps of the test split, and the placebo."""
+    lakes = found["held_out"]
+    rows = [
+        [
+            name,
+            str(each["lifetimes_per_map"]),
+            cell(each["success_11-20"]),
+            cell(each["score_11-20"]),
+            f"{sum(each['regret_per_episode']):.1f}",
+        ]
+        for name, each in lakes["learners"].items()
+    ]
+    floor, best = lakes["levels"]["best non-adaptive policy"], lakes["levels"]["optimum"]
+    rows.append(
+        ["best non-adaptive policy (exact)", "", f"{floor:.3f}", "0", f"{20 * (best - floor):.1f}"]
+    )
+    rows.append(["optimum (exact)", "", f"{best:.3f}", "1", "0.0"])
+    head = ["", "lifetimes per map", "success, 11-20", "normalised score, 11-20", "regret of 20"]
+    words = f"{lakes['maps']} maps drawn ({lakes['distinct_maps']} distinct)."
+    return f"{words}\n\n{table(head, rows)}"
+
+
+def weights(found: dict[str, Any]) -> str:
+    """One row per kind of task."""
+    rows = []
+    for name, each in found["tasks"].items():
+        ours, theirs = each["mean_return"].values()
+        numbers = [each["levels"]["random"], *(x["mean"] for x in ours.values())]
+        numbers += [theirs["6-10"]["mean"], theirs["11-20"]["mean"], each["levels"]["optimum"]]
+        prior = "yes" if each["family_prior"] else "no"
+        size = f"{each['states']} x {each['actions']}"
+        rows.append([name, size, prior, str(each["lifetimes"]), *(f"{x:.2f}" for x in numbers)])
+    head = ["task", "S x A", "prior", "lifetimes", "random", "agent 1-2", "3-5", "6-10", "11-20"]
+    return table([*head, "Q-learning 6-10", "11-20", "optimum"], rows)
+
+
+def speed(_: dict[str, Any]) -> str:
+    """Throughput and latency, from three documents."""
+    training, acting, tabular = (
+        json.loads((RESULTS / f"{name}.json").read_text())
+        for name in ("meta_training_throughput", "acting_latency", "tabular_throughput")
+    )
+    ms = acting["milliseconds_per_step"]
+    lives = training["lifetimes"]
+    rows = [
+        [
+            f"meta-training, {lives} lifetimes, S = 25, A = 5, env steps/s",
+            f"{training['env_steps_per_second']:,}",
+            ">= 8,000",
+        ],
+        ["its compile time, s", f"{training['compile_seconds']:.0f}", ""],
+        [
+            "acting in Gymnasium's FrozenLake-v1, ms per step in all, median",
+            f"{ms['total, median']:.2f}",
+            "<= 1",
+        ],
+        ["of which the agent, median", f"{ms['agent, median']:.2f}", ""],
+        ["first lifetime, compilation included, s", f"{acting['first_lifetime_seconds']:.1f}", ""],
+        [
+            f"tabular Q-learning, {tabular['agents']:,} agents, updates/s",
+            f"{tabular['updates_per_second']:,}",
+            ">= 4,000,000",
+        ],
+    ]
+    for name, each in tabular["peers"].items():
+        rows.append([f"{name}, one agent, updates/s", f"{each['updates_per_second']:,}", ""])
+    loads = [found["machine"]["load_average_1min"] for found in (training, acting, tabular)]
+    cpus = tabular["machine"]["cpus"]
+    words = (
+        f"{cpus} CPU cores, shared with other work; one-minute load average at the end of each "
+        f"measurement: {loads[0]} (meta-training), {loads[1]} (acting), {loads[2]} (tabular)."
+    )
+    return f"{words}\n\n{table(['what', 'measured', 'bar'], rows)}"
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "default map": ("frozen_lake", default_map),
+    "held-out maps": ("frozen_lake", held_out),
+    "one set of weights, universal": ("one_set_of_weights", weights),
+    "one set of weights, frozen_lake": ("one_set_of_weights_frozen_lake", weights),
+    "speed": ("tabular_throughput", speed),
+}
+
+
+def main() -> None:
+    """Fill the page."""
+    page = PAGE.read_text()
+    for name, (document, render) in TABLES.items():
+        path = RESULTS / f"{document}.json"
+        if not path.is_file():
+            print(f"{name}: no {path.name}, left as it is", file=sys.stderr)
+            continue
+        text = render(json.loads(path.read_text()))
+        begin, end = f"<!-- results: {name} -->", f"<!-- end: {name} -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        whole = f"{begin}\n{text}\n{end}"
+        page, count = re.subn(pattern, lambda _, whole=whole: whole, page, flags=re.DOTALL)
+        print(f"{name}: {count} table", file=sys.stderr)
+    PAGE.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
