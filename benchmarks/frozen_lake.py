@@ -158,7 +158,7 @@ def on_held_out(
         say(f"{name}: {found[name]['score_11-20']}")
     return {
         "maps": maps,
-        "distinct_maps": len(np.unique(np.asarray(lakes.termination)[:, :, 0, 0], axis=0)),
+        "distinct_maps": len(np.unique(np.asarray(lakes.termination)[:, 0, 0, :], axis=0)),
         "levels": {
             "best non-adaptive policy": round(float(floor.mean()), 4),
             "optimum": round(float(ceiling.mean()), 4),
