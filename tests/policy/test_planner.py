@@ -133,8 +133,8 @@ def test_the_value_of_the_unknown_counts_where_nothing_is_known_and_only_there()
         for x in (hopeful, sober)
     ]
     gap = np.array(rows[0] - rows[1])
-    # 2 * 0.9, in units of the largest reward per effective horizon.
-    expected = 1.8 * float(known.reward_peak) / (1 - DISCOUNT)
+    # 2 * 0.9, in units of the largest reward times the root of the effective horizon.
+    expected = 1.8 * float(known.reward_peak) / np.sqrt(1 - DISCOUNT)
     assert gap[0, 0] == pytest.approx(expected, rel=1e-2)
     gap[0, 0] = 0.0
     assert np.abs(gap).max() < 1e-3

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from metaql.embedding.embed import Clock, TaskEmbedding, posterior_mask, reward_scale
 from metaql.embedding.statistics import Statistics, combine, empty, observe
 from metaql.policy.head import ModeHead, Outlook, QHead, constant
-from metaql.policy.planner import Settings, operator, state_values, sweep, usual_value
+from metaql.policy.planner import Settings, operator, state_values, sweep
 from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 LONGEST = 100.0
@@ -48,8 +48,6 @@ class Belief(NamedTuple):
     """Log-odds that the family prior describes this task (prequential)."""
     q: Float[Array, "C S A"]
     """Planning channels, refreshed by a few sweeps a step."""
-    level: Float[Array, ""]
-    """`usual_value` at the last plan, which its values are relative to."""
     z: Float[Array, " Z"]
     mode: Int[Array, ""]
     """Which values to be greedy on: a channel, or (C) the head's posterior mean."""
@@ -103,7 +101,6 @@ class BeliefQ(eqx.Module):
             # A typed array: a weakly typed one makes the second step of every loop compile anew.
             log_trust=jnp.full((), trust, jnp.float32),
             q=jnp.zeros((len(_OPTIMISM), num_states, num_actions)),
-            level=jnp.zeros(()),
             z=jnp.zeros(self.config.embedding),
             mode=jnp.asarray(self.config.first_mode, jnp.int32),
             starts=jnp.zeros(num_states),
@@ -161,16 +158,13 @@ class BeliefQ(eqx.Module):
         values = state_values(belief.q, mask)
         settings = self.settings(z, belief.spec)
         op = operator(known, settings, trust, mask, jax.lax.stop_gradient(values))
-        # Where the usual value moved, all values move with it at once: a few sweeps a step would take
-        # hundreds of steps, and meanwhile all that is known would look better than the unknown.
-        level = (1.0 - trust) * usual_value(known, 1.0 / reach(belief.spec))
-        q = jnp.where(mask, belief.q + jax.lax.stop_gradient(level - belief.level), 0.0)
+        q = belief.q
         if sweeps > self.config.sweeps:
             q = jax.lax.fori_loop(0, sweeps, lambda _, q: sweep(op, q), q)
         else:
             for _ in range(sweeps):
                 q = sweep(op, q)
-        return belief._replace(q=q, level=level, z=z)
+        return belief._replace(q=q, z=z)
 
     def known(self, belief: Belief) -> tuple[Statistics, Float[Array, ""]]:
         """Posterior statistics and the trust in the prior, in [0, 1]."""
@@ -187,7 +181,7 @@ class BeliefQ(eqx.Module):
             optimism=start,
             discount=jnp.full(start.shape, task_discount(spec)),
             pseudo=jnp.exp(pseudo - 1.0),
-            unknown=jnp.tanh(unknown + start * 2.0),
+            unknown=jnp.tanh(unknown + start * 0.2),
         )
 
     def with_epsilon(self, epsilon: float) -> BeliefQ:
@@ -227,12 +221,7 @@ TRUST_START, TRUST_LIMIT = 6.0, 20.0
 
 def task_discount(spec: TaskSpec) -> Float[Array, ""]:
     """``1 - 1/H``: the discount whose effective horizon is the task's."""
-    return 1.0 - 1.0 / reach(spec)
-
-
-def reach(spec: TaskSpec) -> Float[Array, ""]:
-    """Effective horizon in steps: the task's, within bounds."""
-    return jnp.clip(spec.horizon.astype(jnp.float32), 2.0, LONGEST)
+    return 1.0 - 1.0 / jnp.clip(spec.horizon.astype(jnp.float32), 2.0, LONGEST)
 
 
 def spread_of(belief: Belief) -> Float[Array, ""]:

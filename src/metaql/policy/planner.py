@@ -33,8 +33,8 @@ class Settings(NamedTuple):
     pseudo: Float[Array, " C"]
     """Pseudo-visits of the unknown successor (where no family prior speaks)."""
     unknown: Float[Array, " C"]
-    """Value of the unknown successor beyond `usual_value`, in units of the reward scale times the
-    square root of the effective horizon.
+    """Value of the unknown successor beyond the mean reward seen so far, kept up for the effective
+    horizon; in units of the reward scale times the square root of the effective horizon.
     """
 
 
@@ -91,7 +91,7 @@ def operator(
     pseudo = settings.pseudo * jnp.square(1.0 - trust) + 1e-9
     effective = 1.0 / (1.0 - settings.discount)
     surprise = settings.unknown * scale * jnp.sqrt(effective)
-    unknown = pseudo * (usual_value(known, 1.0 - settings.discount) + surprise)
+    unknown = pseudo * (mean_reward * effective + surprise)
     counted = known.transitions.sum(-1)
     total = counted + pseudo[:, None, None]
     wobble = _value_doubt(known.transitions, counted, values)
@@ -106,15 +106,6 @@ def operator(
         stay=1.0 - (1.0 - gate_ends) * pair_ends,
         mask=mask,
     )
-
-
-def usual_value(known: Statistics, fade: Float[Array, "*C"]) -> Float[Array, "*C"]:
-    """Value of earning the mean reward until the usual end: ``r / (1 - discount + d)``.
-
-    With r and d the mean reward and termination rate of all steps and ``fade = 1 - discount``.
-    """
-    mean_reward, mean_ends = overall_means(known)
-    return mean_reward / (fade + mean_ends)
 
 
 def _value_doubt(
