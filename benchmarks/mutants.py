@@ -307,7 +307,7 @@ def try_mutant(mutant: Mutant, source: Path) -> Verdict:
 
 def main() -> int:
     """Try the mutants asked for; JSON to stdout."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="only mutants with this in their name")
     chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant.name]
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -44,7 +45,7 @@ def plain_loop(steps: int) -> None:
 
 def published_table() -> tuple[np.ndarray, np.ndarray]:
     """Transition probabilities and rewards ``[S, A, S]``; rows of states that end are zero."""
-    table: dict = getattr(gymnasium.make(ENVIRONMENT).unwrapped, "P")  # noqa: B009
+    table: dict[int, Any] = getattr(gymnasium.make(ENVIRONMENT).unwrapped, "P")  # noqa: B009
     p, reward = np.zeros((2, len(table), 4, len(table)))
     entries = [(s, a, each) for s in table for a in table[s] for each in table[s][a]]
     over = {after for _, _, (_, after, _, ended) in entries if ended}

@@ -117,7 +117,8 @@ def _value_doubt(
         jnp.einsum("saz,cz->csa", counts, jnp.concatenate([values, jnp.square(values)])) / share
     )
     mean, square = jnp.split(moments, 2)
-    variance = jnp.maximum(square - jnp.square(mean), 0.0)
+    # What rounding alone leaves of a difference of squares is no doubt.
+    variance = jnp.maximum(square * (1.0 - 1e-6) - jnp.square(mean), 0.0)
     return jax.lax.stop_gradient(jnp.sqrt(variance / (counted + 1.0)))
 
 
