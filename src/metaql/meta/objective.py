@@ -26,7 +26,7 @@ class Losses(NamedTuple):
     """Parts of the loss, averaged over beliefs."""
 
     fit: Float[Array, ""]
-    """Huber error of the mean against the exact Q*, in units of the belief's spread."""
+    """Huber error of the mean against the exact Q*, in units of the larger of spread and |Q*|."""
     doubt: Float[Array, ""]
     """Negative log-likelihood of that error under the standard deviation."""
     outer: Float[Array, ""]
@@ -42,7 +42,7 @@ def belief_losses(
 ) -> Losses:
     """All losses at one lived belief; gradients flow through the last sweeps and the network.
 
-    ``fit`` and ``doubt`` are supervised, at every state and action at once: squared error of the mean,
+    ``fit`` and ``doubt`` are supervised, at every state and action at once: Huber error of the mean,
     and the likelihood of that error under the standard deviation (which must not bend the mean: known
     beliefs would drown the others). ``outer`` is Q-learning over the lifetime.
     """
