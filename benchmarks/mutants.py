@@ -206,9 +206,23 @@ MUTANTS = (
     Mutant(
         "planner: terminations by arrival are bootstrapped through",
         "policy/planner.py",
-        "onward=settings.discount[:, None] * (1.0 - arrival_ends),",
-        "onward=settings.discount[:, None] * (1.0 - 0.0 * arrival_ends),",
+        "onward = settings.discount[:, None] * arrival_goes_on**gate_ends",
+        "onward = settings.discount[:, None] * arrival_goes_on**0.0",
         (f"{_PLANNER}::test_termination_zeroes_the_bootstrap",),
+    ),
+    Mutant(
+        "planner: the usual value knows no ends",
+        "policy/planner.py",
+        "return mean_reward / (fade + mean_ends)",
+        "return mean_reward / (fade + 0.0 * mean_ends)",
+        (f"{_PLANNER}::test_the_usual_value_and_its_unit_by_hand",),
+    ),
+    Mutant(
+        "statistics: the Bayes factor the wrong way round",
+        "embedding/statistics.py",
+        "(error_pair - error_arrival) / (2.0 * variance)",
+        "(error_arrival - error_pair) / (2.0 * variance)",
+        (f"{_STATISTICS}::test_scores_by_hand",),
     ),
     Mutant(
         "planner: padded actions are the maximum",

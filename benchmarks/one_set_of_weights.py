@@ -3,7 +3,8 @@
 Protocol: every task is lived by the same lifetime loop, 20 episodes per lifetime. Gymnasium's
 environments are their published tables; families give test tasks, one per lifetime; no lake of a size
 other than 4x4 was ever trained on. ``CliffWalking-v1`` has no time limit of its own and gets 200
-steps. Beside it, exact: the uniformly random policy and the optimum. Q-learning is tuned by the
+steps. Beside it, exact: the uniformly random policy and the optimum; the untrained rule is the same
+planner with fresh weights, so the difference is what training brought. Q-learning is tuned by the
 tasks themselves: the best of a grid of 10 settings in mean return over the 20 episodes, chosen with
 other seeds on the very same tasks (an advantage no other row has).
 
@@ -26,6 +27,7 @@ from _common import blocks, emit, say
 import metaql
 from metaql.meta.agent import Agent
 from metaql.meta.lifetime import live
+from metaql.policy.beliefq import BeliefQ
 from metaql.qlearning import Constant, Harmonic, QLearning
 from metaql.tasks.exact import optimal_return, policy_return, uniform_policy
 from metaql.tasks.families import Bandit, Chain, Family, FrozenLake, Navigation, RandomMDP
@@ -117,11 +119,14 @@ def measure(agent: Agent, case: Case, seed: int) -> dict[str, Any]:
     start = time.perf_counter()
     ours = live(learner, case.tasks, keys, episodes=EPISODES).returns
     seconds = time.perf_counter() - start
+    fresh = BeliefQ(jax.random.key(seed), config=learner.config, prior=learner.prior)
+    rule = live(fresh, case.tasks, keys, episodes=EPISODES).returns
     setting, theirs = tuned_q_learning(case, seed + 1)
     exact = levels(case)
     say(
         f"{case.name}: random {exact['random']}, agent {ours[:, :5].mean():.3f} in 1-5, "
-        f"{ours[:, 10:].mean():.3f} in 11-20, Q-learning {theirs[:, 10:].mean():.3f}, "
+        f"{ours[:, 10:].mean():.3f} in 11-20, untrained {rule[:, 10:].mean():.3f}, "
+        f"Q-learning {theirs[:, 10:].mean():.3f}, "
         f"optimum {exact['optimum']} ({seconds:.1f} s)"
     )
     return {
@@ -130,7 +135,9 @@ def measure(agent: Agent, case: Case, seed: int) -> dict[str, Any]:
         "lifetimes": case.lifetimes,
         "family_prior": learner.prior is not None,
         "levels": exact,
-        "mean_return": blocks({"agent": ours, "Q-learning, tuned here": theirs}),
+        "mean_return": blocks(
+            {"agent": ours, "untrained rule": rule, "Q-learning, tuned here": theirs}
+        ),
         "q_learning": setting,
         "agent_seconds_with_compilation": round(seconds, 1),
     }

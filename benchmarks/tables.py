@@ -79,14 +79,14 @@ def weights(found: dict[str, Any]) -> str:
     """One row per kind of task."""
     rows = []
     for name, each in found["tasks"].items():
-        ours, theirs = each["mean_return"].values()
+        ours, rule, theirs = each["mean_return"].values()
         numbers = [each["levels"]["random"], *(x["mean"] for x in ours.values())]
-        numbers += [theirs["6-10"]["mean"], theirs["11-20"]["mean"], each["levels"]["optimum"]]
+        numbers += [rule["11-20"]["mean"], theirs["11-20"]["mean"], each["levels"]["optimum"]]
         prior = "yes" if each["family_prior"] else "no"
         size = f"{each['states']} x {each['actions']}"
         rows.append([name, size, prior, str(each["lifetimes"]), *(f"{x:.2f}" for x in numbers)])
     head = ["task", "S x A", "prior", "lifetimes", "random", "agent 1-2", "3-5", "6-10", "11-20"]
-    return table([*head, "Q-learning 6-10", "11-20", "optimum"], rows)
+    return table([*head, "untrained 11-20", "Q-learning 11-20", "optimum"], rows)
 
 
 def speed(_: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def universal() -> tuple[Family, int]:
         (Chain(), 1.0),
         (Bandit(), 0.5),
     ]
-    return Mixture(parts), 2_000_000
+    return Mixture(parts), 5_000_000
 
 
 RECIPES = {"frozen_lake": frozen_lake, "universal": universal}

@@ -188,6 +188,14 @@ def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):
     assert document["env_options"] == {"map_name": "8x8"}
 
 
+def test_an_environment_without_a_time_limit_is_named_before_its_first_step(capfd):
+    trained(capfd)
+    words = ("adapt", "CliffWalking-v1", "--episodes", "1")
+    assert "no time limit" in run(capfd, *words)[2]
+    _, _, err = run(capfd, *words, "--env-option", "max_episode_steps=200")
+    assert "no time limit" not in err
+
+
 def test_quickstart_ends_with_table_report_and_next_steps(capfd):
     code, out, err = run(capfd, "quickstart", "--env-steps", "1000", "--runs", "20")
     assert code == 0, err

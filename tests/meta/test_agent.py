@@ -100,10 +100,6 @@ def test_the_corridor_is_worth_more_the_nearer_the_goal(adapted):
     assert (table[:4].argmax(1) == 1).all()
 
 
-@pytest.mark.xfail(
-    reason="without a family prior the unknown is worth the mean reward for the whole effective "
-    "horizon, even where episodes end early: pairs seen a few times are overrated",
-)
 def test_q_table_is_what_the_corridor_is_worth(adapted):
     """Horizon unknown: discount 0.99, one step from the goal is worth 1, two steps 0.99."""
     table = adapted.q_table()

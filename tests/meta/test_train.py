@@ -60,8 +60,10 @@ def _quick_to_compile():
     """What is tested is which bits come out, not how soon: compile without optimising."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()  # what was compiled with optimising, by tests before, has other last bits
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

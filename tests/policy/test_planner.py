@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.embedding.statistics import Scores, Statistics, Tally, empty
-from metaql.policy.planner import Settings, operator, state_values, sweep
+from metaql.embedding.statistics import ODDS_LIMIT, Scores, Statistics, Tally, empty
+from metaql.policy.planner import (
+    Settings,
+    novelty,
+    operator,
+    state_values,
+    surprise_unit,
+    sweep,
+    usual_value,
+)
 from metaql.tasks import exact
 from metaql.tasks.families.frozen_lake import lake_task
 from metaql.tasks.finite import finite_task
@@ -45,25 +53,29 @@ def knowledge(task, visits):
     p, r, d = (np.asarray(x, np.float64) for x in (task.transition, task.reward, task.termination))
     # Nobody acts where all is over: those who fall into a hole have left.
     n = visits * p * np.asarray(asked(task))[:, None, None]
-    tallies, errors = [], []
+    tallies, misses = [], []
     for axes in ((2,), (0, 1)):
         total = n.sum(axes)
         sums = [(n * x).sum(axes) for x in (r, d)]
         squares = [(n * x * x).sum(axes) for x in (r, d)]
         floor = np.maximum(total, 1e-12)
-        errors.append([(q - m * m / floor).sum() for q, m in zip(squares, sums, strict=True)])
+        misses.append([(q - m * m / floor).sum() for q, m in zip(squares, sums, strict=True)])
         tallies.append(Tally(total, *sums))
-    (reward_pair, ends_pair), (reward_arrival, ends_arrival) = errors
+    (reward_pair, ends_pair), (reward_arrival, ends_arrival) = misses
+    odds = [
+        np.sign(a - b) * ODDS_LIMIT
+        for a, b in ((reward_pair, reward_arrival), (ends_pair, ends_arrival))
+    ]
     seen = Statistics(
         transitions=n,
         pair=tallies[0],
         arrival=tallies[1],
-        scores=Scores(reward_pair, reward_arrival, ends_pair, ends_arrival),
+        scores=Scores(max(reward_pair, 0.0), max(reward_arrival, 0.0), *odds),
         reward_square=(n * r * r).sum(),
         reward_peak=np.abs(r * (p > 0)).max(),
         steps=n.sum(),
     )
-    return jax.tree.map(lambda x: jnp.asarray(np.maximum(x, 0.0) if x.ndim == 0 else x), seen)
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), seen)
 
 
 @jax.jit
@@ -126,6 +138,7 @@ def test_the_value_of_the_unknown_counts_where_nothing_is_known_and_only_there()
     )
     hopeful = SETTINGS._replace(unknown=jnp.array([0.9, 0.9]))
     sober = SETTINGS._replace(unknown=jnp.array([-0.9, 0.9]))
+    unit = float(surprise_unit(known, jnp.float32(1 - DISCOUNT)))
     shape = (5, 3)
     mask, values = jnp.ones(shape, bool), jnp.zeros((2, 5))
     rows = [
@@ -133,11 +146,46 @@ def test_the_value_of_the_unknown_counts_where_nothing_is_known_and_only_there()
         for x in (hopeful, sober)
     ]
     gap = np.array(rows[0] - rows[1])
-    # 2 * 0.9, in units of the largest reward times the root of the effective horizon.
-    expected = 1.8 * float(known.reward_peak) / np.sqrt(1 - DISCOUNT)
-    assert gap[0, 0] == pytest.approx(expected, rel=1e-2)
+    assert gap[0, 0] == pytest.approx(1.8 * unit, rel=1e-2)
     gap[0, 0] = 0.0
     assert np.abs(gap).max() < 1e-3
+
+
+def test_the_usual_value_and_its_unit_by_hand():
+    """Ten steps, mean reward -0.2, one end: 0.1 a step."""
+    arrival = Tally(jnp.full(5, 2.0), jnp.full(5, -0.4), jnp.zeros(5).at[3].set(1.0))
+    known = empty(5, 3)._replace(arrival=arrival, reward_peak=jnp.float32(3.0))
+    fade = jnp.float32(0.05)
+    assert float(usual_value(known, fade)) == pytest.approx(-0.2 / 0.15, rel=1e-3)
+    assert float(surprise_unit(known, fade)) == pytest.approx(3.0 / np.sqrt(0.15), rel=1e-3)
+    small = known._replace(reward_peak=jnp.float32(0.2))  # what is usual is more than it can wander
+    assert float(surprise_unit(small, fade)) == pytest.approx(0.2 / 0.15, rel=1e-3)
+
+
+def test_novelty_tells_a_machine_from_a_lottery():
+    assert float(novelty(empty(5, 3))) == 1.0
+    sure = empty(4, 2)._replace(transitions=jnp.zeros((4, 2, 4)).at[..., 1].set(20.0))
+    assert float(novelty(sure)) < 0.05
+    # What is left of a prior that is not believed counts as nothing seen.
+    faint = sure._replace(transitions=sure.transitions + 1e-6)
+    assert float(novelty(faint)) == pytest.approx(float(novelty(sure)), rel=1e-3)
+    wild = empty(8, 2)._replace(transitions=jnp.ones((8, 2, 8)))
+    # 16 pairs of 8 visits, 8 successors each: 16 * 7 new ones where k (log 8 + 0.2) were expected.
+    assert float(novelty(wild)) == pytest.approx((112 + 1) / (16 * (np.log(8) + 0.2) + 1), rel=1e-5)
+
+
+def test_doubt_is_about_what_follows_and_not_about_the_names_of_states():
+    """Two successors that are worth the same leave nothing in doubt, however unsure which it is."""
+    known = knowledge(dense(), 1.0)
+    mask = jnp.ones((5, 3), bool)
+    rows = [
+        operator(known, SETTINGS, jnp.float32(0.0), mask, values).base
+        for values in (jnp.ones((2, 5)), jnp.zeros((2, 5)).at[:, 0].set(5.0))
+    ]
+    still = operator(known, SETTINGS, jnp.float32(0.0), mask, jnp.zeros((2, 5))).base
+    np.testing.assert_allclose(rows[0], still, atol=2e-3)
+    assert float((rows[1] - still)[1].min()) > 0.05
+    np.testing.assert_allclose(rows[1][0], still[0], atol=1e-6)  # channel 0 has no hope
 
 
 def test_where_a_prior_is_trusted_the_unknown_does_not_speak():

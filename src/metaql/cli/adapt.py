@@ -49,10 +49,15 @@ def adapt(
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
 
-    environment = open_environment(env_id, **options).env
+    host = open_environment(env_id, **options)
+    if not host.has_time_limit:
+        output.say(
+            "This environment has no time limit: an episode lasts until the agent finds an end. "
+            "To set one: --env-option max_episode_steps=200"
+        )
     loaded = load(source)
     say = printer(output)
-    adapted = loaded.adapt(environment, episodes=episodes, seed=common.seed, on_episode=say)
+    adapted = loaded.adapt(host.env, episodes=episodes, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
     document = {

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from metaql.embedding.statistics import Statistics
+from metaql.embedding.statistics import Statistics, reward_scale
 from metaql.types import PRNGKey, TaskSpec
 
 NUM_PAIR_FEATURES = 6
@@ -62,11 +62,6 @@ class TaskEmbedding(eqx.Module):
         return self.rho(jnp.concatenate([pooled, global_features(known, trust, spec, clock)]))
 
 
-def reward_scale(known: Statistics) -> Float[Array, ""]:
-    """The unit of reward: the largest magnitude seen or expected, 1 before any."""
-    return jnp.where(known.reward_peak > 0, known.reward_peak, 1.0)
-
-
 def pair_features(known: Statistics) -> Float[Array, "S A F"]:
     """What is known of every (state, action), in units free of the reward's scale."""
     visits = known.pair.visits
@@ -117,23 +112,8 @@ def global_features(
 
 
 def arrival_gates(known: Statistics) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """How far rewards, and terminations, are explained by arrival rather than by the pair, in [0, 1].
-
-    The ratio of fourth powers of the one-step-ahead errors: one half when they tie, sharp when not.
-    """
-    return (
-        _prefer(known.scores.reward_arrival, known.scores.reward_pair, known.reward_square),
-        _prefer(known.scores.ends_arrival, known.scores.ends_pair, known.arrival.ends.sum()),
-    )
-
-
-def _prefer(
-    error: Float[Array, ""], other: Float[Array, ""], energy: Float[Array, ""]
-) -> Float[Array, ""]:
-    """Weight of the explanation with squared ``error`` against the ``other``."""
-    floor = 1e-3 * energy + 1e-8
-    ratio = (other + floor) / (error + floor)
-    return jax.nn.sigmoid(4.0 * jnp.log(ratio))
+    """Probability that rewards, and terminations, are explained by arrival rather than by the pair."""
+    return jax.nn.sigmoid(known.scores.reward_odds), jax.nn.sigmoid(known.scores.ends_odds)
 
 
 def posterior_mask(spec: TaskSpec) -> Bool[Array, "S A"]:

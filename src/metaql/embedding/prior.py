@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln
 
-from metaql.embedding.statistics import Statistics, Tally
+from metaql.embedding.statistics import ODDS_LIMIT, Scores, Statistics, Tally
 
 STRENGTHS = np.logspace(-2.0, 3.0, 16)
 """Candidate numbers of pseudo-observations."""
@@ -46,12 +46,19 @@ def fit_prior(experience: Statistics) -> Statistics:
         transitions=np.stack(pairs).reshape(shape),
         pair=_fit_tally(seen.pair, _reward_noise(seen, seen.pair)),
         arrival=_fit_tally(seen.arrival, _reward_noise(seen, seen.arrival)),
-        scores=jax.tree.map(lambda score: 10.0 * score.sum() / steps, seen.scores),
+        scores=_fit_scores(seen.scores, steps),
         reward_square=seen.reward_square.sum() / steps,
         reward_peak=seen.reward_peak.max(),
         steps=np.zeros(()),
     )
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), prior)
+
+
+def _fit_scores(scores: Any, steps: float) -> Scores:
+    """Errors of one typical step, and what all agents together say of the two explanations."""
+    errors = (error.sum() / steps for error in scores[:2])
+    odds = (np.clip(each.sum(), -ODDS_LIMIT, ODDS_LIMIT) for each in scores[2:])
+    return Scores(*errors, *odds)
 
 
 def fit_categorical(counts: Float[np.ndarray, "N K"]) -> Float[np.ndarray, " K"]:

@@ -31,12 +31,21 @@ class Tally(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Summed squared one-step-ahead prediction errors of the two explanations."""
+    """How well the two explanations, pair and arrival, foresaw what came next."""
 
-    reward_pair: Float[Array, ""]
-    reward_arrival: Float[Array, ""]
-    ends_pair: Float[Array, ""]
-    ends_arrival: Float[Array, ""]
+    error_pair: Float[Array, ""]
+    """Summed squared one-step-ahead errors of rewards."""
+    error_arrival: Float[Array, ""]
+    reward_odds: Float[Array, ""]
+    """Log Bayes factor of arrival against the pair, for rewards, within `ODDS_LIMIT`."""
+    ends_odds: Float[Array, ""]
+    """The same for terminations."""
+
+
+ODDS_LIMIT = 10.0
+"""Evidence beyond this log-odds is not added, so that a judgement can still turn."""
+_ODDS_STEP = 5.0
+_RATES = (1e-3, 1.0 - 1e-3)
 
 
 class Statistics(NamedTuple):
@@ -86,28 +95,70 @@ def observe(
     at_arrival = jax.nn.one_hot(transition.next_state, num_states)
     ended = transition.terminated.astype(jnp.float32)
     known = statistics if prior is None else _tallies(statistics, prior)
-    by_pair = predict_means(known.pair, at_pair, known)
-    by_arrival = predict_means(known.arrival, at_arrival, known)
-    errors = Scores(
-        jnp.square(transition.reward - by_pair[0]),
-        jnp.square(transition.reward - by_arrival[0]),
-        jnp.square(ended - by_pair[1]),
-        jnp.square(ended - by_arrival[1]),
-    )
+    shrink = 0.1 if prior is None else 1e-3
+    by_pair = predict_means(known.pair, at_pair, known, shrink)
+    by_arrival = predict_means(known.arrival, at_arrival, known, shrink)
     return Statistics(
         transitions=statistics.transitions + at_pair[..., None] * at_arrival,
         pair=_add(statistics.pair, at_pair, transition.reward, ended),
         arrival=_add(statistics.arrival, at_arrival, transition.reward, ended),
-        scores=jax.tree.map(jnp.add, statistics.scores, errors),
+        scores=_judge(known, by_pair, by_arrival, transition.reward, ended),
         reward_square=statistics.reward_square + jnp.square(transition.reward),
         reward_peak=jnp.maximum(statistics.reward_peak, jnp.abs(transition.reward)),
         steps=statistics.steps + 1.0,
     )
 
 
+def _judge(
+    known: Statistics,
+    by_pair: tuple[Float[Array, ""], Float[Array, ""]],
+    by_arrival: tuple[Float[Array, ""], Float[Array, ""]],
+    reward: Float[Array, ""],
+    ended: Float[Array, ""],
+) -> Scores:
+    """Scores after one more transition.
+
+    Sequential Bayes factors (Dawid 1984, "prequential"): normal rewards of the variance estimated so
+    far, Bernoulli terminations. What surprises both explanations alike moves neither.
+    """
+    scores, variance = known.scores, reward_variance(known)
+    error_pair, error_arrival = (jnp.square(reward - mean) for mean, _ in (by_pair, by_arrival))
+    rates = (jnp.clip(rate, *_RATES) for _, rate in (by_pair, by_arrival))
+    fits = [jnp.log(jnp.where(ended > 0, rate, 1.0 - rate)) for rate in rates]
+
+    def add(odds: Float[Array, ""], change: Float[Array, ""]) -> Float[Array, ""]:
+        change = jnp.clip(change, -_ODDS_STEP, _ODDS_STEP)
+        return jnp.clip(odds + change, -ODDS_LIMIT, ODDS_LIMIT)
+
+    return Scores(
+        error_pair=scores.error_pair + error_pair,
+        error_arrival=scores.error_arrival + error_arrival,
+        reward_odds=add(scores.reward_odds, (error_pair - error_arrival) / (2.0 * variance)),
+        ends_odds=add(scores.ends_odds, fits[1] - fits[0]),
+    )
+
+
+def reward_scale(known: Statistics) -> Float[Array, ""]:
+    """The unit of reward: the largest magnitude seen or expected, 1 before any."""
+    return jnp.where(known.reward_peak > 0, known.reward_peak, 1.0)
+
+
+def reward_variance(known: Statistics, trust: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:
+    """Variance of rewards around the better explanation.
+
+    One pretended error of the reward's scale counts as far as no prior, which has its own, is trusted.
+    """
+    error = jnp.minimum(known.scores.error_pair, known.scores.error_arrival)
+    return (error + (1.0 - trust) * jnp.square(reward_scale(known))) / (known.steps + 1.0)
+
+
 def combine(evidence: Statistics, prior: Statistics, trust: Float[Array, ""]) -> Statistics:
-    """Posterior statistics: evidence plus ``trust`` (in [0, 1]) times the pseudo-observations."""
-    peak = jnp.maximum(evidence.reward_peak, trust * prior.reward_peak)
+    """Posterior statistics: evidence plus ``trust`` (in [0, 1]) times the pseudo-observations.
+
+    The prior's largest reward is a unit and not a sum: believed, or not (below one half).
+    """
+    peak = jnp.where(trust > 0.5, prior.reward_peak, 0.0)
+    peak = jnp.maximum(evidence.reward_peak, peak)
     total = jax.tree.map(lambda e, p: e + trust * p, evidence, prior)
     return total._replace(reward_peak=peak, steps=evidence.steps)
 
@@ -120,14 +171,14 @@ def _tallies(evidence: Statistics, prior: Statistics) -> Statistics:
 
 
 def predict_means(
-    tally: Tally, where: Float[Array, "*K"], known: Statistics
+    tally: Tally, where: Float[Array, "*K"], known: Statistics, shrink: float
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Predicted mean reward and termination at one index, shrunk to the overall means by 1/10 visit."""
+    """Predicted mean reward and termination at one index, with ``shrink`` visits of the overall mean."""
     reward, ends = overall_means(known)
-    visits = (tally.visits * where).sum() + 0.1
+    visits = (tally.visits * where).sum() + shrink
     return (
-        ((tally.reward * where).sum() + 0.1 * reward) / visits,
-        ((tally.ends * where).sum() + 0.1 * ends) / visits,
+        ((tally.reward * where).sum() + shrink * reward) / visits,
+        ((tally.ends * where).sum() + shrink * ends) / visits,
     )
 
 

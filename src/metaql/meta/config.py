@@ -19,6 +19,8 @@ class MetaTrainConfig:
     """Steps between two beliefs that enter the loss."""
     segments: int = 4
     """Segments per iteration; one iteration lives ``segments * segment_steps`` steps."""
+    epochs: int = 3
+    """Times an iteration learns from every segment."""
     generations: int = 8
     """Iterations that a lifetime lasts; every iteration renews one part in ``generations``."""
     episodes: tuple[int, int] = (5, 40)
@@ -61,7 +63,7 @@ class MetaTrainConfig:
             name: getattr(self, name)
             for name in (
                 *("env_steps", "lifetimes", "segment_steps", "segments", "generations", "bank"),
-                *("refresh", "agents", "agent_steps", "embedding", "hidden", "sweeps"),
+                *("epochs", "refresh", "agents", "agent_steps", "embedding", "hidden", "sweeps"),
                 "checkpoint_every",
             )
         }

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from metaql.embedding.statistics import Statistics, empty, observe
-from metaql.meta.lifetime import advance, begin_all
+from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.qlearning.schedules import Constant
 from metaql.qlearning.tabular import QLearning
 from metaql.tasks.families.base import Family
@@ -71,6 +71,6 @@ def q_learning_experience(
     learner = Witness(explorer())
     lives = begin_all(learner, tasks, jax.random.split(key_lives, agents), jnp.iinfo(jnp.int32).max)
     for done in range(0, steps, chunk):
-        lives, _ = advance(learner, tasks, lives, chunk)
+        lives = advance_unrecorded(learner, tasks, lives, chunk)
         on_progress(min(1.0, (done + chunk) / steps))
     return lives.memory.statistics

@@ -7,7 +7,7 @@ same `turn` (learn from the last transition, decide the next action). So what is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -101,15 +101,30 @@ def live_step(learner: Learner, task: FiniteTask, life: Life, guide: Memory) -> 
     return after, Record(transition, decision, life.episode, alive)
 
 
+def _task_axis(tasks: FiniteTask) -> int | None:
+    """The axis of lifetimes in ``tasks``; None for one task that all live in."""
+    return 0 if tasks.initial.ndim == 2 else None
+
+
 def _step_all(
-    learner: Learner, tasks: FiniteTask, task_axis: int | None, shuffle: bool, lives: Life
+    learner: Learner, tasks: FiniteTask, shuffle: bool, lives: Life
 ) -> tuple[Life, Record]:
     """One step of every lifetime; with ``shuffle`` each acts on its neighbour's memory (the placebo)."""
     guides = lives.memory
     if shuffle:
         guides = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), guides)
-    in_axes = (None, task_axis, 0, 0)
+    in_axes = (None, _task_axis(tasks), 0, 0)
     return jax.vmap(live_step, in_axes=in_axes)(learner, tasks, lives, guides)
+
+
+def _steps(
+    learner: Learner, tasks: FiniteTask, shuffle: bool, lives: Life, num_steps: int, recorded: bool
+) -> tuple[Life, Record | None]:
+    def body(carry: Life, _: None) -> tuple[Life, Record | None]:
+        after, record = _step_all(learner, tasks, shuffle, carry)
+        return after, record if recorded else None
+
+    return jax.lax.scan(body, lives, length=num_steps)
 
 
 @eqx.filter_jit
@@ -126,12 +141,8 @@ def advance(
     Returns:
         The lives after the steps and the records, ``[T, N, ...]``.
     """
-    task_axis = 0 if tasks.initial.ndim == 2 else None
-
-    def body(carry: Life, _: None) -> tuple[Life, Record]:
-        return _step_all(learner, tasks, task_axis, shuffle, carry)
-
-    return jax.lax.scan(body, lives, length=num_steps)
+    lives, record = _steps(learner, tasks, shuffle, lives, num_steps, recorded=True)
+    return lives, cast(Record, record)
 
 
 @eqx.filter_jit
@@ -139,12 +150,7 @@ def advance_unrecorded(
     learner: Learner, tasks: FiniteTask, lives: Life, num_steps: int, *, shuffle: bool = False
 ) -> Life:
     """`advance` for those who want what was learned and not how: no records are written."""
-    task_axis = 0 if tasks.initial.ndim == 2 else None
-
-    def body(carry: Life, _: None) -> tuple[Life, None]:
-        return _step_all(learner, tasks, task_axis, shuffle, carry)[0], None
-
-    return jax.lax.scan(body, lives, length=num_steps)[0]
+    return _steps(learner, tasks, shuffle, lives, num_steps, recorded=False)[0]
 
 
 class _Tally(NamedTuple):
@@ -185,11 +191,10 @@ def _live_abreast(
     learner: Learner, tasks: FiniteTask, carry: tuple[Life, _Tally], num_steps: int, shuffle: bool
 ) -> tuple[Life, _Tally]:
     """Live all lifetimes side by side (vmap) for at most ``num_steps`` more steps."""
-    task_axis = 0 if tasks.initial.ndim == 2 else None
 
     def body(carry: Carry) -> Carry:
         lives, tally, used = carry
-        later, record = _step_all(learner, tasks, task_axis, shuffle, lives)
+        later, record = _step_all(learner, tasks, shuffle, lives)
         lives = jax.vmap(_unless_over)(lives, later)
         return lives, jax.vmap(_count)(tally, record), used + 1
 
@@ -201,7 +206,7 @@ def _live_in_turn(
     learner: Learner, tasks: FiniteTask, lives: Life, num_episodes: int
 ) -> tuple[Life, _Tally]:
     """Live one whole lifetime after the other: for learners that replan only at episode ends."""
-    shared = tasks.initial.ndim == 1
+    shared = _task_axis(tasks) is None
 
     def whole(task: FiniteTask, life: Life) -> tuple[Life, _Tally]:
         def body(carry: Carry) -> Carry:
@@ -224,8 +229,8 @@ def _empty_tally(num_episodes: int) -> _Tally:
 @eqx.filter_jit
 def begin_all(learner: Learner, tasks: FiniteTask, keys: PRNGKey, episodes: int) -> Life:
     """`begin` for N lifetimes: ``keys`` is ``[N]``, ``tasks`` one for all or ``[N, ...]``."""
-    task_axis = 0 if tasks.initial.ndim == 2 else None
-    return jax.vmap(begin, in_axes=(None, task_axis, 0, None))(learner, tasks, keys, episodes)
+    in_axes = (None, _task_axis(tasks), 0, None)
+    return jax.vmap(begin, in_axes=in_axes)(learner, tasks, keys, episodes)
 
 
 def live(

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from metaql.meta.rollout import Segments
-from metaql.policy.beliefq import Belief, BeliefQ, spread_of
+from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.tasks.exact import Answers
 
 _LOG_STD_RANGE = (-4.0, 5.0)
@@ -48,13 +48,12 @@ def belief_losses(
     """
     belief = learner.replan(belief, learner.config.sweeps)
     views = learner.outlooks(belief)
-    spread = spread_of(belief)
     seen = (belief.evidence.pair.visits.sum(-1, keepdims=True) > 0).astype(jnp.float32)
     weight = answers.matters * (_UNVISITED + (1.0 - _UNVISITED) * seen)
     weight = weight / jnp.maximum(weight.sum(), 1.0)
-    error = (answers.q - views.mean) / spread
+    error = (answers.q - views.mean) / belief.spread
     # A belief that knows nothing yet may think the task far smaller than it is.
-    unit = jnp.maximum(spread, jnp.abs(answers.q * answers.matters).max())
+    unit = jnp.maximum(belief.spread, jnp.abs(answers.q * answers.matters).max())
     fit = (weight * optax.huber_loss((answers.q - views.mean) / unit)).sum()
     log_std = jnp.clip(views.log_std, *_LOG_STD_RANGE)
     bounded = jnp.clip(jax.lax.stop_gradient(error), -_LARGEST_ERROR, _LARGEST_ERROR)

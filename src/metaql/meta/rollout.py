@@ -102,9 +102,9 @@ def lifetime_returns(lived: Step, trace: float, episode_discount: float) -> Floa
     """Lambda-returns of the outer problem, whose state is the belief, across episode ends.
 
     The reward of the outer problem is the exact advantage of the action in the sampled task. By the
-    performance difference lemma (Kakade & Langford 2002, lemma 6.1) its expected sum is the return
-    minus the optimum: the regret, without the noise of the environment and without the large level
-    that all modes share. It is not discounted within an episode (else dying early would look like
+    performance difference lemma (Kakade & Langford 2002, lemma 6.1) its expected discounted sum is the
+    return minus the optimum: the regret, without the noise of the environment and without the large
+    level that all modes share. It is not discounted within an episode (else dying early would look like
     getting to the next one sooner); every episode end, terminated or truncated, costs one
     ``episode_discount``, and after the last one nothing follows. Bootstraps: the outer Q of the mode
     in force, which at an episode's start is the greedy one.

@@ -59,7 +59,7 @@ def solve(tasks: FiniteTask) -> Answers:
 
 def optimizer_for(config: MetaTrainConfig) -> optax.GradientTransformation:
     """Adam with clipped gradients and a rate that warms up and then falls to a tenth."""
-    updates = max(config.iterations * config.segments, 2)
+    updates = max(config.iterations * config.segments * config.epochs, 2)
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(50, updates // 10 + 1), updates, 0.1 * config.learning_rate
     )
@@ -131,23 +131,24 @@ def train_step(
     )
 
     def update(
-        carry: tuple[BeliefQ, Any], segment: Segments
+        carry: tuple[BeliefQ, Any], index: Int[Array, ""]
     ) -> tuple[tuple[BeliefQ, Any], tuple[Losses, Array]]:
         weights, optimizer = carry
+        segment: Segments = jax.tree.map(lambda x: x[index], data)
         gradients, losses = jax.grad(
             lambda w: meta_loss(learner_of(w), segment, population.answers, config.outer_weight),
             has_aux=True,
         )(weights)
         changes, optimizer = optimizer_for(config).update(gradients, optimizer)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         return (eqx.apply_updates(weights, changes), optimizer), (losses, norm)
 
-    # One update per segment of N beliefs; the order is random, so that time within the iteration,
-    # which is time within lifetimes, does not become an order of learning.
-    order = jax.random.permutation(key_order, config.segments)
-    shuffled = jax.tree.map(lambda x: x[order], data)
+    # One update per segment of N beliefs and epoch; the order is random, so that time within the
+    # iteration, which is time within lifetimes, does not become an order of learning.
+    keys = jax.random.split(key_order, config.epochs)
+    order = jax.vmap(lambda key: jax.random.permutation(key, config.segments))(keys).ravel()
     (weights, optimizer), (losses, norm) = jax.lax.scan(
-        update, (state.weights, state.optimizer), shuffled
+        update, (state.weights, state.optimizer), order
     )
     populations = list(state.populations)
     populations[group] = population._replace(lives=lives)

@@ -13,16 +13,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from metaql.embedding.embed import Clock, TaskEmbedding, posterior_mask, reward_scale
-from metaql.embedding.statistics import Statistics, combine, empty, observe
+from metaql.embedding.embed import Clock, TaskEmbedding, posterior_mask
+from metaql.embedding.statistics import Statistics, combine, empty, observe, reward_scale
 from metaql.policy.head import ModeHead, Outlook, QHead, constant
-from metaql.policy.planner import Settings, operator, state_values, sweep
+from metaql.policy.planner import (
+    Settings,
+    operator,
+    state_values,
+    surprise_unit,
+    sweep,
+    usual_value,
+)
 from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
-_OPTIMISM = (0.0, 0.1, 0.25, 0.5)
+_OPTIMISM = (0.0, 0.1, 0.3, 1.0)
 """Optimism of each channel, in posterior standard deviations."""
+_SURPRISE = (0.0, 0.1, 0.4, 2.0)
+"""Hope of each channel for what was never tried, in `surprise_unit`s."""
+_PSEUDO = 0.4
+"""Pseudo-visits of the unknown, in units of `novelty`."""
 _MODE_STEPS = 100
 """Steps after which a mode is chosen anew where an episode goes on for longer."""
 
@@ -48,6 +59,12 @@ class Belief(NamedTuple):
     """Log-odds that the family prior describes this task (prequential)."""
     q: Float[Array, "C S A"]
     """Planning channels, refreshed by a few sweeps a step."""
+    level: Float[Array, ""]
+    """`usual_value` at the last plan, which its values are relative to."""
+    spread: Float[Array, ""]
+    """Unit of value differences, see `spread_of`."""
+    stakes: Float[Array, ""]
+    """Unit of what an episode may cost, `surprise_unit`."""
     z: Float[Array, " Z"]
     mode: Int[Array, ""]
     """Which values to be greedy on: a channel, or (C) the head's posterior mean."""
@@ -62,7 +79,7 @@ class BeliefQ(eqx.Module):
 
     embed: TaskEmbedding
     tune: eqx.nn.Linear
-    """From z to the planner's settings (raw)."""
+    """From z to what the planner's posterior mean makes of the unknown (raw)."""
     head: QHead
     modes: ModeHead
     prior: Statistics | None
@@ -83,9 +100,7 @@ class BeliefQ(eqx.Module):
         key_embed, key_tune, key_head, key_modes = jax.random.split(key, 4)
         channels = len(_OPTIMISM)
         self.embed = TaskEmbedding(key_embed, hidden=config.hidden, size=config.embedding)
-        self.tune = constant(
-            eqx.nn.Linear(config.embedding, 2 * channels, key=key_tune), jnp.zeros(2 * channels)
-        )
+        self.tune = constant(eqx.nn.Linear(config.embedding, 2, key=key_tune), jnp.zeros(2))
         sizes = {"channels": channels, "embedding": config.embedding, "hidden": config.hidden}
         self.head = QHead(key_head, **sizes)
         self.modes = ModeHead(key_modes, **sizes, first=config.first_mode)
@@ -101,6 +116,9 @@ class BeliefQ(eqx.Module):
             # A typed array: a weakly typed one makes the second step of every loop compile anew.
             log_trust=jnp.full((), trust, jnp.float32),
             q=jnp.zeros((len(_OPTIMISM), num_states, num_actions)),
+            level=jnp.zeros(()),
+            spread=jnp.ones(()),
+            stakes=jnp.ones(()),
             z=jnp.zeros(self.config.embedding),
             mode=jnp.asarray(self.config.first_mode, jnp.int32),
             starts=jnp.zeros(num_states),
@@ -158,13 +176,18 @@ class BeliefQ(eqx.Module):
         values = state_values(belief.q, mask)
         settings = self.settings(z, belief.spec)
         op = operator(known, settings, trust, mask, jax.lax.stop_gradient(values))
-        q = belief.q
+        # Where the usual value moved, all values move with it at once: a few sweeps a step would take
+        # hundreds of steps, and meanwhile all that is known would look better than the unknown.
+        fade = 1.0 - task_discount(belief.spec)
+        level = (1.0 - trust) * usual_value(known, fade)
+        q = jnp.where(mask, belief.q + jax.lax.stop_gradient(level - belief.level), 0.0)
         if sweeps > self.config.sweeps:
             q = jax.lax.fori_loop(0, sweeps, lambda _, q: sweep(op, q), q)
         else:
             for _ in range(sweeps):
                 q = sweep(op, q)
-        return belief._replace(q=q, z=z)
+        spread, stakes = spread_of(q[0], known), surprise_unit(known, fade)
+        return belief._replace(q=q, level=level, spread=spread, stakes=stakes, z=z)
 
     def known(self, belief: Belief) -> tuple[Statistics, Float[Array, ""]]:
         """Posterior statistics and the trust in the prior, in [0, 1]."""
@@ -174,14 +197,17 @@ class BeliefQ(eqx.Module):
         return combine(belief.evidence, jax.lax.stop_gradient(self.prior), trust), trust
 
     def settings(self, z: Float[Array, " Z"], spec: TaskSpec) -> Settings:
-        """The planner's settings: hand-set starting points, moved by z."""
-        pseudo, unknown = self.tune(z).reshape(2, len(_OPTIMISM))
-        start = jnp.asarray(_OPTIMISM)
+        """The planner's settings: hand-set; those of channel 0, the posterior mean, are moved by z.
+
+        Only of them the supervised loss knows what is right. Trained along, the hopes of the other
+        channels are fitted away, and with them goes exploring.
+        """
+        pseudo, unknown = self.tune(z)
         return Settings(
-            optimism=start,
-            discount=jnp.full(start.shape, task_discount(spec)),
-            pseudo=jnp.exp(pseudo - 1.0),
-            unknown=jnp.tanh(unknown + start * 0.2),
+            optimism=jnp.asarray(_OPTIMISM),
+            discount=jnp.full(len(_OPTIMISM), task_discount(spec)),
+            pseudo=jnp.full(len(_OPTIMISM), _PSEUDO).at[0].multiply(jnp.exp(pseudo)),
+            unknown=jnp.asarray(_SURPRISE).at[0].add(jnp.tanh(unknown)),
         )
 
     def with_epsilon(self, epsilon: float) -> BeliefQ:
@@ -200,19 +226,19 @@ class BeliefQ(eqx.Module):
     def mode_values(self, belief: Belief, where: Float[Array, " S"]) -> Float[Array, " K"]:
         """Outer Q: minus the regret still to come in each mode, from a distribution over states on."""
         values = state_values(belief.q, posterior_mask(belief.spec)) @ where
-        return self.modes(belief.z, values, spread_of(belief), reward_scale(belief.evidence))
+        return self.modes(belief.z, values, belief.spread, belief.stakes)
 
     def outlook(self, belief: Belief, state: Int[Array, ""]) -> Outlook:
         """What is believed of Q* at one state."""
         visits = belief.evidence.pair.visits[state]
         channels = self.channels(belief, state)
-        return self.head(channels, visits, belief.spec.action_mask, belief.z, spread_of(belief))
+        return self.head(channels, visits, belief.spec.action_mask, belief.z, belief.spread)
 
     def outlooks(self, belief: Belief) -> Outlook:
         """What is believed of Q* at every state, ``[S, A]`` each."""
         heads = jax.vmap(self.head, in_axes=(1, 0, None, None, None))
         visits = belief.evidence.pair.visits
-        return heads(belief.q, visits, belief.spec.action_mask, belief.z, spread_of(belief))
+        return heads(belief.q, visits, belief.spec.action_mask, belief.z, belief.spread)
 
 
 TRUST_START, TRUST_LIMIT = 6.0, 20.0
@@ -224,16 +250,17 @@ def task_discount(spec: TaskSpec) -> Float[Array, ""]:
     return 1.0 - 1.0 / jnp.clip(spec.horizon.astype(jnp.float32), 2.0, LONGEST)
 
 
-def spread_of(belief: Belief) -> Float[Array, ""]:
-    """The unit of value differences this belief suggests; never zero, and it scales with rewards.
+def spread_of(q: Float[Array, "S A"], known: Statistics) -> Float[Array, ""]:
+    """The unit of value differences that values suggest; never zero, and it scales with rewards.
 
-    The range of channel 0, or, while that is still flat, a twentieth of the reward scale.
+    The range over pairs of which anything is known, or, while that is flat, a twentieth of the reward
+    scale.
     """
-    mask = posterior_mask(belief.spec)
-    q = jax.lax.stop_gradient(belief.q[0])
-    high = jnp.where(mask, q, -jnp.inf).max()
-    low = jnp.where(mask, q, jnp.inf).min()
-    return jnp.maximum(high - low, 0.05 * reward_scale(belief.evidence))
+    tried = known.transitions.sum(-1) > 0.5
+    q = jax.lax.stop_gradient(q)
+    high = jnp.where(tried, q, -jnp.inf).max()
+    low = jnp.where(tried, q, jnp.inf).min()
+    return jnp.maximum(jnp.where(tried.any(), high - low, 0.0), 0.05 * reward_scale(known))
 
 
 def _judge_prior(belief: Belief, prior: Statistics, transition: Transition) -> Float[Array, ""]:

@@ -106,7 +106,7 @@ class ModeHead(eqx.Module):
         z: Float[Array, " Z"],
         values: Float[Array, " C"],
         spread: Float[Array, ""],
-        scale: Float[Array, ""],
+        stakes: Float[Array, ""],
     ) -> Float[Array, " K"]:
         """Outer Q of every mode.
 
@@ -114,13 +114,13 @@ class ModeHead(eqx.Module):
             z: task embedding (it knows the budget left).
             values: ``V_c(s)`` of the present state; what optimism adds says what is left to learn.
             spread: unit of value differences.
-            scale: unit of reward.
+            stakes: unit of what an episode may cost; that of the result.
         """
         lift = (values[1:] - values[0]) / spread
         features = jnp.stack([jnp.tanh(lift), jnp.log1p(jnp.abs(100.0 * lift)) / 5.0]).ravel()
-        level = jnp.stack([jnp.tanh(values[0] / spread), jnp.log(spread / scale) / 5.0])
+        level = jnp.stack([jnp.tanh(values[0] / spread), jnp.log(spread / stakes) / 5.0])
         joined = jnp.concatenate([z, features, level])
-        return spread * self.out(jax.nn.gelu(self.hidden(joined)))
+        return stakes * self.out(jax.nn.gelu(self.hidden(joined)))
 
 
 def zeros(linear: eqx.nn.Linear) -> eqx.nn.Linear:

@@ -69,6 +69,11 @@ class HostEnvironment:
         """The registered id, or the class name of an environment that has none."""
         return self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
 
+    @property
+    def has_time_limit(self) -> bool:
+        """Whether a number of steps is declared after which an episode is truncated."""
+        return self.horizon != NO_HORIZON
+
     def spec(self, episodes: int) -> TaskSpec:
         """What a learner may know of this environment before its first step."""
         return TaskSpec(
