@@ -132,7 +132,6 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "default map": ("frozen_lake", default_map),
     "held-out maps": ("frozen_lake", held_out),
     "one set of weights, universal": ("one_set_of_weights", weights),
-    "one set of weights, frozen_lake": ("one_set_of_weights_frozen_lake", weights),
     "speed": ("tabular_throughput", speed),
 }
 
