@@ -2,7 +2,7 @@
 
 Protocol: 256 lifetimes in parallel on ``navigation`` (25 states, 5 actions, padded); one call of
 `metaql.meta.step.train_step` renews part of the lifetimes, lives ``segments * segment_steps`` steps,
-plans at every step, and makes ``segments`` gradient updates. Time is measured after compilation, best
+plans at every step, and makes ``segments * epochs`` gradient updates. Time is measured after compilation, best
 of several; compilation on its own.
 
     python benchmarks/meta_training_throughput.py
@@ -59,7 +59,7 @@ def measure(lifetimes: int, repeats: int, seed: int) -> dict[str, object]:
         "states": int(bank.transition.shape[-1]),
         "actions": int(bank.transition.shape[-2]),
         "env_steps_per_call": config.steps_per_iteration,
-        "updates_per_call": config.segments,
+        "updates_per_call": config.segments * config.epochs,
         "env_steps_per_second": round(config.steps_per_iteration / best),
         "compile_seconds": round(seconds[0] - best, 2),
         "seconds": [round(each, 3) for each in seconds[1:]],
