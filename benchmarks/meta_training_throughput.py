@@ -2,8 +2,8 @@
 
 Protocol: 256 lifetimes in parallel on ``navigation`` (25 states, 5 actions, padded); one call of
 `metaql.meta.step.train_step` renews part of the lifetimes, lives ``segments * segment_steps`` steps,
-plans at every step, and makes ``segments * epochs`` gradient updates. Time is measured after compilation, best
-of several; compilation on its own.
+plans at every step, and makes ``segments * epochs`` gradient updates. Time is measured after
+compilation, best of several; compilation on its own.
 
     python benchmarks/meta_training_throughput.py
 """

@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import jax
 from _common import emit
@@ -37,13 +36,14 @@ def main() -> None:
     seconds: dict[str, float] = defaultdict(float)
     programs, largest = 0, 0.0
 
-    def listen(event: str, duration: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del kwargs
         nonlocal programs, largest
         stage = _STAGES.get(event)
         if stage is not None:
-            seconds[stage] += duration
+            seconds[stage] += duration_secs
         if stage == "compilation":
-            programs, largest = programs + 1, max(largest, duration)
+            programs, largest = programs + 1, max(largest, duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     start = time.perf_counter()

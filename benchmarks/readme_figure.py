@@ -1,6 +1,6 @@
 """The README's figure: the first one of a run's report, as a file of its own on white.
 
-    python benchmarks/readme_figure.py runs/frozen_lake/<run>
+python benchmarks/readme_figure.py runs/frozen_lake/<run>
 """
 
 from __future__ import annotations

@@ -23,3 +23,10 @@ def test_no_include_is_spoilt(page):
     for line in page.read_text().splitlines():
         if line.lstrip().startswith("--8"):
             assert re.fullmatch(r'--8<-- "[\w/]+\.py"', line)
+
+
+def test_every_table_of_results_is_filled():
+    page = (ROOT / "docs" / "results.md").read_text()
+    found = re.findall(r"<!-- results: (.+?) -->(.*?)<!-- end: \1 -->", page, re.DOTALL)
+    assert len(found) == page.count("<!-- results: ") >= 4
+    assert all(text.count("\n|") > 3 for _, text in found)

@@ -88,6 +88,17 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     run = Path(path).expanduser()
     try:
         config = json.loads((run / CONFIG).read_bytes())
+    except FileNotFoundError as error:
+        found = f"has no {CONFIG}" if run.is_dir() else "does not exist"
+        remedy = (
+            "A run made in Python goes on there, by meta_train(family, run=..., resume=True); its agent "
+            "is loaded by its path."
+        )
+        raise UsageError(
+            f"A run is a folder with a {CONFIG}, as `metaql train` makes it.",
+            f"{run} {found}.",
+            remedy if run.is_dir() else "Check the path.",
+        ) from error
     except OSError as error:
         raise _unusable(f"A run is a folder with a {CONFIG}.", run, error) from error
     except ValueError as error:

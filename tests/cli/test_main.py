@@ -63,6 +63,7 @@ def trained(capfd, *words):
         (("train", "frozen_lake", "--config", "nowhere.toml"), ("nowhere.toml",)),
         (("adapt", "FrozenLake-v1"), ("runs",)),
         (("adapt", "FrozenLake-v1", "--episodes", "0"), ("--episodes", "0")),
+        (("train", "frozen_lake", "--seed", "-1"), ("--seed", "-1")),
         (("adapt", "FrozenLak-v1", "--agent", "."), ("FrozenLak-v1", "FrozenLake-v1")),
         (("evaluate", "nowhere"), ("nowhere",)),
         (("evaluate", ".", "--runs", "1"), ("--runs", "1")),

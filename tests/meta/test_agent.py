@@ -204,11 +204,24 @@ def test_an_agent_comes_back_as_it_was_saved(agent, adapted, tmp_path):
 
 
 def test_what_is_no_agent_is_a_checkpoint_error(tmp_path):
-    with pytest.raises(CheckpointError, match="none of these"):
+    with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="Did you mean 'universal'"):
+        load("universl")
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="holds no agent"):
         load(tmp_path)
+
+
+def test_an_agent_and_what_became_of_it_are_one_line_each(agent, adapted):
+    assert repr(agent).startswith("Agent('corridor'")
+    assert repr(adapted) == "Adapted(3 episodes, mean return 1, 5 states, 2 actions)"
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 2.5}, {"episodes": 0}, {"seed": -1}])
+def test_numbers_that_make_no_sense_are_usage_errors(agent, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        agent.adapt(Corridor(), **wrong)
 
 
 def test_a_damaged_agent_is_refused(agent, tmp_path):

@@ -45,6 +45,15 @@ class Common:
         Path, Parameter(group=COMMON, help="Where runs are kept: RUNS_DIR/FAMILY/TIME-sSEED.")
     ] = Path("runs")
 
+    def __post_init__(self) -> None:
+        """Check what the type alone does not say.
+
+        Raises:
+            UsageError: a negative seed.
+        """
+        if self.seed < 0:
+            raise UsageError("`--seed` must be at least 0.", f"Got {self.seed}.")
+
     def output(self) -> Output:
         """The streams these options ask for."""
         return Output(as_json=self.json, quiet=self.quiet)

@@ -22,24 +22,25 @@ _FIXED_WIDTH = 1 + 20 + _BAR_WIDTH + 4 + _TIMES_WIDTH + 6
 class Clock:
     """Elapsed time of one stage and an estimate of what is left, from the speed of this process.
 
-    A resumed stage starts at a share above zero, so speed counts from the first share seen. The
-    first gain holds compilation: once there is a second one, speed counts from the first.
+    A resumed stage starts at a share above zero, and the first gain holds compilation: speed counts
+    from the first gain on, so an estimate exists once there is a second one.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._start = now()
         self._seen = (self._start, 0.0)
-        self._bases: list[tuple[float, float]] = []
+        self._begun: float | None = None
+        self._base: tuple[float, float] | None = None
 
     def update(self, share: float) -> None:
         """Take note of the share done, in [0, 1]."""
         if self.done:
             return
-        if not self._bases:
-            self._bases = [(self._start, share)]
-        elif len(self._bases) == 1 and share > self._bases[0][1]:
-            self._bases.append((self._now(), share))
+        if self._begun is None:
+            self._begun = share
+        elif self._base is None and share > self._begun:
+            self._base = (self._now(), share)
         self._seen = (self._now(), share)
 
     @property
@@ -58,11 +59,11 @@ class Clock:
         at, share = self._seen
         if self.done:
             return 0.0
-        for since, base in reversed(self._bases):
-            if share > base:
-                estimate = (at - since) * (1.0 - share) / (share - base)
-                return max(0.0, estimate - (self._now() - at))
-        return None
+        if self._base is None or share <= self._base[1]:
+            return None
+        since, base = self._base
+        estimate = (at - since) * (1.0 - share) / (share - base)
+        return max(0.0, estimate - (self._now() - at))
 
 
 class Progress:

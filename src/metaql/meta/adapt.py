@@ -65,6 +65,18 @@ class Adapted:
     first_state: int
     first_action: int
 
+    def __repr__(self) -> str:
+        """One line: memory and weights would fill pages."""
+        states, actions = (
+            self.memory.spec.state_mask.shape[0],
+            self.memory.spec.action_mask.shape[0],
+        )
+        mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
+        return (
+            f"Adapted({len(self.returns)} episodes, mean return {mean}, "
+            f"{states} states, {actions} actions)"
+        )
+
     def predict(
         self,
         obs: Any,
@@ -105,7 +117,10 @@ class Adapted:
         return (actions if given.ndim else int(actions[0])), state
 
     def q_table(self) -> Float[np.ndarray, "S A"]:
-        """Q(s, a) as believed: the posterior mean of the discounted Q*."""
+        """Q(s, a) as believed: the posterior mean of the discounted Q*.
+
+        Rows of states never acted in (a goal that ends the task, say) hold what is hoped of the unknown.
+        """
         return np.asarray(_estimates(self.learner, self.memory))
 
 

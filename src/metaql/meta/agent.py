@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
@@ -35,6 +37,11 @@ class Agent:
     family_name: str
     card: dict[str, Any]
     """How it came about: seed, steps, settings."""
+
+    def __repr__(self) -> str:
+        """One line: the weights would fill pages."""
+        steps, priors = self.card.get("env_steps"), ", ".join(self.priors) or "none"
+        return f"Agent({self.family_name!r}, env_steps={steps}, family priors: {priors})"
 
     def learner_for(self, num_states: int, num_actions: int, prior: str | None = "auto") -> BeliefQ:
         """The learner for tasks of this shape.
@@ -85,14 +92,15 @@ class Agent:
             on_episode: called after each episode with its index, return and length.
 
         Raises:
-            UsageError: fewer than one episode.
+            UsageError: fewer than one episode, or a negative seed.
             UnknownNameError: no such environment, or no such prior.
             UnsupportedSpaceError: a space is not Discrete.
             EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
                 attribute holds what was learned until then.
         """
-        if episodes < 1:
-            raise UsageError("`episodes` must be at least 1.", f"Got {episodes}.")
+        for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
         host: HostEnvironment = open_environment(env)
         learner = self.learner_for(host.num_states, host.num_actions, prior)
         return live_on_host(learner, host, episodes, seed, on_episode)
@@ -144,11 +152,13 @@ def _find(path: str | Path) -> Path:
     for folder in (given / AGENT_FOLDER, given, _SHIPPED / str(path)):
         if (folder / checkpoint.MANIFEST).is_file():
             return folder
-    if given.exists():
-        return given
+    if (given / checkpoint.TENSORS).exists():
+        return given  # damaged: the checkpoint says how
     names = ", ".join(shipped()) or "none"
+    found = "holds no agent" if given.exists() else "does not exist"
+    near = difflib.get_close_matches(str(path), shipped(), n=1)
     raise CheckpointError(
         "An agent is a folder it was saved to, a run folder, or the name of a shipped agent.",
-        f"{str(path)!r} is none of these (shipped: {names}).",
-        "Train one first: metaql train frozen_lake.",
+        f"{str(path)!r} {found} (shipped: {names}).",
+        f"Did you mean {near[0]!r}?" if near else "Train one first: metaql train frozen_lake.",
     )

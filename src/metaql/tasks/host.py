@@ -190,7 +190,7 @@ def open_environment(env: str | gymnasium.Env | HostEnvironment, **kwargs: Any) 
         raise UnsupportedSpaceError(
             "`env` must be an id or a `gymnasium.Env`.",
             f"Got {type(env).__name__}.",
-            "A vector environment holds several: pass one of them.",
+            "Call a class to make one; a vector environment holds several: pass one of them.",
         )
     return HostEnvironment(env)
 
