@@ -57,7 +57,7 @@ def adapt(
         )
     loaded = load(source)
     say = printer(output)
-    adapted = loaded.adapt(host.env, episodes=episodes, seed=common.seed, on_episode=say)
+    adapted = loaded.adapt(host, episodes=episodes, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
     document = {

@@ -45,7 +45,9 @@ class Scores(NamedTuple):
 ODDS_LIMIT = 10.0
 """Evidence beyond this log-odds is not added, so that a judgement can still turn."""
 _ODDS_STEP = 5.0
+"""What one step may add to log-odds, either way."""
 _RATES = (1e-3, 1.0 - 1e-3)
+"""Bounds of a predicted rate of termination: one surprise must not settle everything."""
 
 
 class Statistics(NamedTuple):
@@ -95,6 +97,7 @@ def observe(
     at_arrival = jax.nn.one_hot(transition.next_state, num_states)
     ended = transition.terminated.astype(jnp.float32)
     known = statistics if prior is None else _tallies(statistics, prior)
+    # A prior already says what to expect where nothing was seen, by as little as 1/100 of a visit.
     shrink = 0.1 if prior is None else 1e-3
     by_pair = predict_means(known.pair, at_pair, known, shrink)
     by_arrival = predict_means(known.arrival, at_arrival, known, shrink)

@@ -85,7 +85,8 @@ class Agent:
         """Live ``episodes`` episodes of a new task, learning from every step; no gradients.
 
         Args:
-            env: a Gymnasium id or environment with Discrete observation and action spaces.
+            env: a Gymnasium id or environment with Discrete observation and action spaces, or what
+                `open_environment` made of one.
             episodes: how many; the agent is told, and explores accordingly.
             seed: of the environment's first reset and of the agent.
             prior: as in `learner_for`.

@@ -3,13 +3,14 @@
 Channel c has its own optimism, discount, pseudo-count and value of the unknown (`Settings`). One sweep is
 
     Q_c(s, a) = r(s, a) + bonus_c(s, a)
-                + [sum_s2 N(s, a, s2) discount_c (1 - d_c(s2)) V_c(s2) + k_c u_c] / [N(s, a) + k_c]
+                + [sum_s2 N(s, a, s2) discount_c l_c(s, a, s2) V_c(s2) + k_c (v + u_c w)] / [N(s, a) + k_c]
     V_c(s)    = max_a Q_c(s, a)
 
-with N the posterior counts, r rewards and d terminations, each estimated by pair or by arrival,
-whichever explains the task; uncertain terminations are lowered, and uncertain rewards and transitions
-raised, by their posterior standard deviation times the channel's optimism. Planning is warm
-started: the channels of the last step are part of the memory, and a few sweeps refresh them.
+with N the posterior counts, r rewards and l the probability of going on, each estimated by pair or by
+arrival, whichever explains the task; v the `usual_value`, w the `surprise_unit` and k_c in units of
+`novelty`. Uncertain terminations are lowered, and uncertain rewards and transitions raised, by their
+posterior standard deviation times the channel's optimism. Planning is warm started: the channels of
+the last step are part of the memory, and a few sweeps refresh them.
 """
 
 from __future__ import annotations
