@@ -186,6 +186,8 @@ def main() -> None:
         emit("frozen_lake_tune", seed=options.seed, mean_std=tune(family, options.seed))
         return
     agent = metaql.load(options.agent)
+    if not isinstance(agent, Agent):
+        parser.error("--agent must be one of BeliefQ: its planner is measured without its weights")
     seen = family.tasks(jax.random.key(options.seed), 2_000, "train")
     policy = jax.jit(non_adaptive_policy)(seen)
     held_out = on_held_out(agent, family, policy, options.maps, options.lifetimes, options.seed + 1)

@@ -153,6 +153,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows with this in their name")
     options = parser.parse_args()
     agent = metaql.load(options.agent)
+    if not isinstance(agent, Agent):
+        parser.error("--agent must be one of BeliefQ: its planner is measured without its weights")
     found = {}
     for case in cases(options.lifetimes, options.seed, options.taxi):
         if options.only in case.name:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metaql.meta.agent import Agent, load
     from metaql.meta.config import MetaTrainConfig
+    from metaql.meta.finite_agent import FiniteAgent
     from metaql.meta.train import meta_train
     from metaql.policy.beliefq import BeliefQ
     from metaql.tasks import families
@@ -27,6 +28,7 @@ _HOME = {
     "Agent": "metaql.meta.agent",
     "ArrayFamily": "metaql.tasks.families.custom",
     "BeliefQ": "metaql.policy.beliefq",
+    "FiniteAgent": "metaql.meta.finite_agent",
     "FiniteTask": "metaql.tasks.finite",
     "MetaTrainConfig": "metaql.meta.config",
     "environment_family": "metaql.tasks.families.custom",
@@ -39,6 +41,7 @@ __all__ = [
     "Agent",
     "ArrayFamily",
     "BeliefQ",
+    "FiniteAgent",
     "FiniteTask",
     "MetaTrainConfig",
     "__version__",

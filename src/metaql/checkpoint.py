@@ -112,6 +112,15 @@ def read_extra(folder: str | os.PathLike[str], *, kind: str) -> dict[str, Any]:
     return _read_manifest(files.readable(Path(folder).expanduser()), kind)["extra"]
 
 
+def kind_of(folder: str | os.PathLike[str]) -> str:
+    """The kind of an intact checkpoint.
+
+    Raises:
+        CheckpointError: missing, damaged or of another format version.
+    """
+    return _read_manifest(files.readable(Path(folder).expanduser()), None)["kind"]
+
+
 class CheckpointStore:
     """The checkpoints of one run: ``folder/step-000123/``, the newest ``keep`` of them."""
 
@@ -297,8 +306,8 @@ def _read_file(place: Path, name: str) -> bytes:
         ) from error
 
 
-def _read_manifest(place: Path, kind: str) -> dict[str, Any]:
-    """The manifest, if it is intact, of this format version and of the right kind."""
+def _read_manifest(place: Path, kind: str | None) -> dict[str, Any]:
+    """The manifest, if it is intact, of this format version and of the right kind (None: any)."""
     raw = _read_file(place, MANIFEST)
     try:
         manifest = json.loads(raw)
@@ -314,7 +323,7 @@ def _read_manifest(place: Path, kind: str) -> dict[str, Any]:
         )
     if not intact:
         raise _damaged(place, f"{MANIFEST} does not match its SHA-256.")
-    if found != kind:
+    if kind is not None and found != kind:
         raise CheckpointError(
             f"A checkpoint of kind {kind!r} is needed.", f"{place} holds {found!r}."
         )

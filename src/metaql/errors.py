@@ -30,6 +30,10 @@ class UnsupportedSpaceError(UsageError, TypeError):
     """An environment whose observation or action space this agent cannot use."""
 
 
+class DatasetError(UsageError, ValueError):
+    """Logged transitions that are incomplete, or are not those of a finite MDP."""
+
+
 class UnknownNameError(UsageError, LookupError):
     """A family, agent, environment or split nobody registered."""
 

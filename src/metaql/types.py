@@ -41,6 +41,8 @@ class TaskSpec(NamedTuple):
     """Steps after which an episode is truncated."""
     episodes: Int[Array, ""]
     """Episodes in the lifetime."""
+    num_states: Int[Array, ""] | None = None
+    """States that exist, where a memory has rows only for those it has met; None: as the mask says."""
 
 
 class Decision(NamedTuple):

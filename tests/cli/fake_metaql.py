@@ -47,7 +47,7 @@ def meta_train(family, *, config=None, seed=0, run=None, resume=False, on_progre
 
 
 def load(path):
-    if not Path(path).exists():
+    if path != "finite" and not Path(path).exists():
         from metaql.errors import CheckpointError
 
         raise CheckpointError("A saved agent must exist.", f"{path} does not.", "Train one first.")

@@ -61,7 +61,7 @@ def trained(capfd, *words):
         (("train", "--resume", "nowhere"), ("nowhere", "config.json")),
         (("train", "frozen_lake", "--resume", "nowhere"), ("--resume",)),
         (("train", "frozen_lake", "--config", "nowhere.toml"), ("nowhere.toml",)),
-        (("adapt", "FrozenLake-v1"), ("runs",)),
+        (("adapt", "FrozenLake-v1", "--agent", "newest"), ("runs",)),
         (("adapt", "FrozenLake-v1", "--episodes", "0"), ("--episodes", "0")),
         (("train", "frozen_lake", "--seed", "-1"), ("--seed", "-1")),
         (("adapt", "FrozenLak-v1", "--agent", "."), ("FrozenLak-v1", "FrozenLake-v1")),
@@ -174,14 +174,15 @@ def test_families_lists_every_family_with_options_and_baselines(capfd):
 def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):
     folder = trained(capfd)
     words = ("adapt", "FrozenLake-v1", "--episodes", "3", "--env-option", "map_name=8x8")
-    code, out, err = run(capfd, *words)
+    code, out, err = run(capfd, *words, "--agent", "newest")
     assert code == 0
     assert out.splitlines() == [
         "episode 1: return 0 in 7 steps",
         "episode 2: return 1 in 8 steps",
         "episode 3: return 0 in 9 steps",
     ]
-    assert str(folder) in err, "the newest run is the default"
+    assert str(folder) in err
+    assert "agent finite" in run(capfd, *words)[2], "the one for any task is the default"
     code, out, _ = run(capfd, *words, "--json", "--agent", str(folder))
     document = json.loads(out)
     assert document["returns"] == [0, 1, 0]

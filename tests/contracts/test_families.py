@@ -26,7 +26,9 @@ CASES = {name: family.toy() for name, family in FAMILIES.items()} | {
     "navigation of four actions": Navigation(2, 3, stay=False, walls=0.5, horizon=7),
     "sparse random_mdp": RandomMDP(6, 3, kind="sparse", termination=0.3),
     "normal bandit": Bandit(arms=3, kind="normal"),
+    "deceptive bandit": Bandit(arms=3, kind="deceptive"),
     "mixture of mixtures": Mixture([Mixture([Chain.toy(), Bandit.toy()]), RandomMDP.toy()]),
+    "mixture of noises": Mixture([Bandit(arms=3, kind="deceptive"), RandomMDP.toy()]),
 }
 COUNT = 64
 # One of each family always; the variants, which compile for long, among the slow tests.

@@ -10,8 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.meta.lifetime import advance, advance_unrecorded, begin_all, live, turn
-from metaql.qlearning import QLearning
+from metaql.meta.lifetime import (
+    advance,
+    advance_unrecorded,
+    begin_all,
+    live,
+    live_until,
+    turn,
+)
+from metaql.qlearning import Constant, QLearning
 from metaql.tasks.finite import finite_task
 from metaql.types import Decision
 
@@ -183,3 +190,48 @@ def test_a_turn_learns_first_and_then_decides():
     memory, decision = turn(learner, KEY, memory, last, last.state)
     assert int(memory.visits.sum()) == 1
     np.testing.assert_allclose(decision.values, memory.q[last.state])
+
+
+@pytest.mark.parametrize("cls", [QLearning, QInTurn], ids=["abreast", "in turn"])
+def test_living_on_episode_by_episode_is_living_at_once(cls):
+    learner = cls(epsilon=Constant(0.3))
+    task, keys = slippery(), jax.random.split(KEY, 5)
+    lives = begin_all(learner, task, keys, 6)
+    for episode in (1, 2, 5):
+        lives = live_until(learner, task, lives, episode)
+        np.testing.assert_array_equal(lives.episode, [episode] * 5)
+        np.testing.assert_array_equal(lives.step, [0] * 5)
+        at_once = live(learner, task, keys, episodes=episode).memory
+        jax.tree.map(np.testing.assert_array_equal, lives.memory, at_once)
+    np.testing.assert_array_equal(lives.episodes, [6] * 5)
+
+
+@pytest.mark.parametrize("cls", [Witness, WitnessInTurn], ids=["abreast", "in turn"])
+def test_lifetimes_that_are_there_stand_still_and_others_live_on_past_what_they_were_told(cls):
+    tasks = jax.tree.map(lambda *x: jnp.stack(x), corridor(10), corridor(2))
+    lives = begin_all(cls(0), tasks, jax.random.split(KEY, 2), 3)
+    ahead = live_until(cls(0), tasks, lives, 4)
+    mixed = jax.tree.map(lambda new, old: jnp.stack([new[0], old[1]]), ahead, lives)
+    after = live_until(cls(0), tasks, mixed, 2)
+    np.testing.assert_array_equal(after.episode, [4, 2])
+    np.testing.assert_array_equal(after.memory.steps, [3 * 4, 2 * 2])
+    # Not even the key of the one that was ahead has moved.
+    keys = [jax.random.key_data(life.key)[0] for life in (after, ahead)]
+    np.testing.assert_array_equal(*keys)
+
+
+def test_living_on_compiles_once_for_all_targets():
+    traces = []
+
+    class Counting(QLearning):
+        def update(self, key, memory, transition):
+            traces.append(1)
+            return super().update(key, memory, transition)
+
+    learner, task = Counting(), corridor(6)
+    lives = live_until(learner, task, begin_all(learner, task, jax.random.split(KEY, 2), 9), 1)
+    first = len(traces)
+    for episode in (2, 7):
+        lives = live_until(learner, task, lives, episode)
+    np.testing.assert_array_equal(lives.memory.episodes, [7, 7])
+    assert len(traces) == first > 0

@@ -9,7 +9,21 @@ import numpy as np
 import pytest
 
 from metaql.meta.lifetime import advance, begin, begin_all, live_step
-from metaql.qlearning import PSRL, UCBVI, DoubleQLearning, MeanStdPlanner, QLambda, QLearning
+from metaql.qlearning import (
+    BEB,
+    PSRL,
+    UCB1,
+    UCBVI,
+    UCRL2,
+    DoubleQLearning,
+    Gittins,
+    MeanStdPlanner,
+    NormalGittins,
+    QLambda,
+    QLearning,
+    Thompson,
+)
+from metaql.qlearning.gittins import horizon_table, normal_bonus
 from metaql.tasks.finite import finite_task, pad_task
 from metaql.types import Learner
 
@@ -20,7 +34,16 @@ LEARNERS = {
     "UCBVI": UCBVI(horizon=3),
     "PSRL": PSRL(horizon=3),
     "PSRL by arrival": PSRL(horizon=3, termination_prior=jnp.ones((4, 2)), reward_model="beta"),
+    "optimistic PSRL": PSRL(horizon=3, samples=2),
+    "UCRL2": UCRL2(horizon=3),
+    "BEB": BEB(horizon=3),
     "mean + std": MeanStdPlanner(first_sweeps=5),
+    "mean + std, steps left": MeanStdPlanner(horizon=3),
+    "UCB1": UCB1(prior_count=0.0),
+    "Thompson": Thompson(),
+    "Thompson, optimistic": Thompson(optimism="mode", samples=3),
+    "Gittins": Gittins(table=horizon_table(4)),
+    "Gittins, normal": NormalGittins(bonus=normal_bonus(4, 1.0, 1.0)),
 }
 
 

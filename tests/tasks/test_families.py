@@ -164,6 +164,17 @@ def test_bandits_pay_their_best_arm():
     assert not bool(normal.reward_binary.any())
 
 
+def test_a_deceptive_bandit_has_one_sure_arm():
+    tasks = Bandit(arms=10, kind="deceptive").tasks(KEY, 500)
+    means, noise = np.asarray(tasks.reward[:, 0, :, 0]), np.asarray(tasks.reward_noise[:, 0])
+    assert (means[:, 0] == 0.5).all()
+    assert (noise[:, 0] == 0.0).all()
+    assert means[:, 1:].mean() == pytest.approx(0.0, abs=0.05)
+    assert means[:, 1:].std() == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_allclose(noise[:, 1:] ** 2, 0.5, rtol=1e-6)
+    assert not bool(tasks.reward_binary.any())
+
+
 # --- mixtures -------------------------------------------------------------------------------------
 
 

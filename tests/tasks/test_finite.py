@@ -55,6 +55,7 @@ def changed(array, index, value):
         ((ROWS, REWARD), {"horizon": 0}, ["`horizon`", "0"]),
         ((ROWS, REWARD), {"reward_noise": -1.0}, ["`reward_noise`", "-1"]),
         ((ROWS, REWARD), {"reward_noise": np.nan}, ["`reward_noise`", "nan"]),
+        ((ROWS, REWARD), {"reward_noise": [0.1, 0.2]}, ["`reward_noise`", "(3, 2)", "(2,)"]),
         ((ROWS, 2 * REWARD), {"reward_binary": True}, ["`reward_binary`", "1.7"]),
     ],
 )
@@ -120,6 +121,15 @@ def test_noise_has_its_mean_and_spread():
     assert noise[seen == 2].mean() == pytest.approx(0.0, abs=0.015)
 
 
+def test_every_pair_may_have_noise_of_its_own():
+    spread = np.array([[0.0, 0.5], [1.0, 0.0], [2.0, 0.1]])
+    outcome = draw(small_task(reward_noise=spread), 20_000)
+    state, action = np.ogrid[:3, :2]
+    seen = np.asarray(outcome.next_state)
+    noise = np.asarray(outcome.reward) - REWARD[state[..., None], action[..., None], seen]
+    np.testing.assert_allclose(noise.std(-1), spread, rtol=0.02, atol=1e-6)
+
+
 def test_binary_rewards_have_the_mean_as_probability():
     outcome = draw(small_task(reward_binary=True), 20_000)
     rewards, seen = np.asarray(outcome.reward), np.asarray(outcome.next_state)
@@ -176,8 +186,9 @@ def test_padding_changes_no_exact_answer():
     np.testing.assert_array_equal(exact.uniform_policy(padded)[0], [0.5, 0.5, 0.0, 0.0])
 
 
-def test_padding_changes_no_step():
-    task = small_task(reward_noise=0.3)
+@pytest.mark.parametrize("noise", [0.3, [[0.3, 0.0], [0.1, 0.2], [0.5, 0.4]]])
+def test_padding_changes_no_step(noise):
+    task = small_task(reward_noise=noise)
     padded = pad_task(task, 7, 4)
     keys = jax.random.split(jax.random.key(1), 2_000)
     for state, action in np.ndindex(3, 2):

@@ -12,7 +12,14 @@ from metaql.cli.output import number
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from metaql.cli.output import Output
+    from metaql.meta.finite_adapt import Beliefs
+
+DEFAULT_AGENT, NEWEST = "finite", "newest"
+SURE = 0.9
+"""Probability from which on an action is called the best."""
 
 
 def adapt(
@@ -20,9 +27,12 @@ def adapt(
     /,
     *,
     agent: Annotated[
-        str | None,
-        Parameter(help="Run folder, saved agent or name of a shipped one; default: newest run."),
-    ] = None,
+        str,
+        Parameter(
+            help="Name of a shipped agent (finite: for any finite task), run folder or saved agent; "
+            "newest: the newest run."
+        ),
+    ] = DEFAULT_AGENT,
     episodes: Annotated[int, Parameter(help="Episodes the agent has for this task.")] = 50,
     env_option: Annotated[
         tuple[str, ...],
@@ -35,7 +45,8 @@ def adapt(
     """Adapt a trained agent to a Gymnasium environment, printing each episode as it ends.
 
     Any environment with finite (Discrete) observation and action spaces will do. Nothing is trained
-    here: the agent only remembers what it sees.
+    here: the agent only remembers what it sees. The agent "finite" also says how sure it is: with
+    --json, a 90% interval of Q* for every state met and the odds of its greedy action being the best.
 
     Example: metaql adapt FrozenLake-v1 --episodes 20 --env-option map_name=8x8
     """
@@ -44,7 +55,7 @@ def adapt(
     if episodes < 1:
         raise UsageError("`--episodes` must be at least 1.", f"Got {episodes}.")
     options = key_values(env_option, "--env-option")
-    source = agent if agent is not None else _newest(common.runs_dir)
+    source = agent if agent != NEWEST else _newest(common.runs_dir)
     output.say(f"metaql adapt: {env_id}, agent {source}, {episodes} episodes")
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
@@ -60,7 +71,10 @@ def adapt(
     adapted = loaded.adapt(host, episodes=episodes, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
-    document = {
+    warnings: list[str] = getattr(adapted, "warnings", [])
+    for warning in warnings:
+        output.say(f"Warning: {warning}")
+    document: dict[str, Any] = {
         "env": env_id,
         "env_options": options,
         "agent": source,
@@ -69,6 +83,12 @@ def adapt(
         "lengths": lengths,
         "q": adapted.q_table(),
     }
+    ask: Callable[[], Beliefs] | None = getattr(adapted, "beliefs", None)
+    if ask is not None:
+        beliefs = ask()
+        sure = int((beliefs.best >= SURE).sum())
+        output.say(f"Sure of the best action in {sure} of {len(beliefs.states)} states met")
+        document |= {"beliefs": beliefs._asdict(), "warnings": warnings}
     output.document(document)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from metaql.meta.agent import Agent
+from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.lifetime import Lives, live
 from metaql.qlearning import PSRL, UCBVI, Constant, QLearning, tuned_optimistic
 from metaql.tasks.exact import model_of, non_adaptive_policy, optimal_return, policy_return
@@ -31,7 +32,7 @@ class Comparison:
 
 
 def compare(
-    agent: Agent,
+    agent: Agent | FiniteAgent,
     family: Family,
     task: FiniteTask,
     *,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import equinox as eqx
 import jax
@@ -51,30 +52,61 @@ def _estimates(learner: BeliefQ, memory: Belief) -> Float[Array, "S A"]:
     return learner.outlooks(memory).mean
 
 
+class Lived(NamedTuple):
+    """What came of the episodes lived, and how the environment numbers states and actions."""
+
+    returns: Float[np.ndarray, " E"]
+    lengths: Int[np.ndarray, " E"]
+    first_state: int
+    first_action: int
+
+
+class Companion(Protocol):
+    """A learner with its memory beside an environment on the host."""
+
+    def first(self, state: int) -> int:
+        """The action in the first state of the lifetime."""
+        ...
+
+    def next(self, clock: int, last: Transition, state: int) -> int:
+        """Learn from step ``clock`` (the first is 1), then choose in ``state``."""
+        ...
+
+    def adapted(self, lived: Lived) -> Any:
+        """What is known now, with what came of it."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class Adapted:
-    """An agent that has adapted to one task."""
+class Adaptation(abc.ABC):
+    """An agent that has adapted to one task, whatever the learner."""
 
     returns: Float[np.ndarray, " E"]
     """Return of every episode lived."""
     lengths: Int[np.ndarray, " E"]
     """Steps of every episode lived."""
-    learner: BeliefQ
-    memory: Belief
-    """What it knows of the task."""
     first_state: int
     first_action: int
 
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """States and actions of the task."""
+
+    @abc.abstractmethod
+    def choose(self, states: Int[np.ndarray, " N"], deterministic: bool) -> Int[np.ndarray, " N"]:
+        """Actions in these states, both numbered from 0."""
+
+    @abc.abstractmethod
+    def q_table(self) -> Float[np.ndarray, "S A"]:
+        """Q(s, a) as believed."""
+
     def __repr__(self) -> str:
         """One line: memory and weights would fill pages."""
-        states, actions = (
-            self.memory.spec.state_mask.shape[0],
-            self.memory.spec.action_mask.shape[0],
-        )
         mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
         return (
-            f"Adapted({len(self.returns)} episodes, mean return {mean}, "
-            f"{states} states, {actions} actions)"
+            f"{type(self).__name__}({len(self.returns)} episodes, mean return {mean}, "
+            f"{self.shape[0]} states, {self.shape[1]} actions)"
         )
 
     def predict(
@@ -99,8 +131,7 @@ class Adapted:
             UsageError: an observation outside the environment's space.
         """
         del episode_start
-        given = np.asarray(obs)
-        count = self.memory.spec.state_mask.shape[0]
+        given, count = np.asarray(obs), self.shape[0]
         whole = given.dtype.kind in "iu" and given.ndim <= 1
         # Before the subtraction: there is none for text, and a narrow unsigned type would wrap.
         states = np.atleast_1d(given if whole else -1).astype(np.int64)
@@ -111,10 +142,28 @@ class Adapted:
                 f"{self.first_state + count - 1}, one or an array [N].",
                 f"Got {obs!r}.",
             )
-        decision = _decide(self.learner, jax.random.key(0), self.memory, jnp.asarray(states))
-        best = decision.estimate.argmax(-1) if deterministic else decision.action
-        actions = np.asarray(best) + self.first_action
+        actions = self.choose(states, deterministic) + self.first_action
         return (actions if given.ndim else int(actions[0])), state
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Adapted(Adaptation):
+    """BeliefQ, adapted to one task."""
+
+    learner: BeliefQ
+    memory: Belief
+    """What it knows of the task."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """States and actions of the task."""
+        spec = self.memory.spec
+        return spec.state_mask.shape[0], spec.action_mask.shape[0]
+
+    def choose(self, states: Int[np.ndarray, " N"], deterministic: bool) -> Int[np.ndarray, " N"]:
+        """Actions in these states, both numbered from 0."""
+        decision = _decide(self.learner, jax.random.key(0), self.memory, jnp.asarray(states))
+        return np.asarray(decision.estimate.argmax(-1) if deterministic else decision.action)
 
     def q_table(self) -> Float[np.ndarray, "S A"]:
         """Q(s, a) as believed: the posterior mean of the discounted Q*.
@@ -124,40 +173,58 @@ class Adapted:
         return np.asarray(_estimates(self.learner, self.memory))
 
 
+class BeliefCompanion:
+    """BeliefQ beside an environment: the same `turn` as everywhere, one call per step."""
+
+    def __init__(self, learner: BeliefQ, spec: TaskSpec, seed: int) -> None:
+        self.learner, self.spec = learner, spec
+        self._key_first, self._key_turns = jax.random.split(jax.random.key(seed))
+        self.memory: Belief
+
+    def first(self, state: int) -> int:
+        """The action in the first state of the lifetime."""
+        self.memory, decision = _first(self.learner, self._key_first, self.spec, integer(state))
+        return int(decision.action)
+
+    def next(self, clock: int, last: Transition, state: int) -> int:
+        """Learn from one step, then choose in ``state``."""
+        key, now = self._key_turns, integer(clock)
+        self.memory, decision = _next(self.learner, key, now, self.memory, last, integer(state))
+        return int(decision.action)
+
+    def adapted(self, lived: Lived) -> Adapted:
+        """What is known now."""
+        return Adapted(**lived._asdict(), learner=self.learner, memory=self.memory)
+
+
 def live_on_host(
-    learner: BeliefQ,
+    companion: Companion,
     host: HostEnvironment,
     episodes: int,
     seed: int,
     on_episode: Callable[[int, float, int], None],
-) -> Adapted:
-    """Live ``episodes`` episodes of ``host``; the same `turn` as everywhere, one call per step.
+) -> Any:
+    """Live ``episodes`` episodes of ``host``; one call of the companion per step.
+
+    Returns:
+        What the companion's ``adapted`` makes of it.
 
     Raises:
         EnvironmentFaultError: with ``adapted``, what was learned before the environment failed.
     """
-    key_first, key_turns = jax.random.split(jax.random.key(seed))
-    spec = host.spec(episodes)
     returns: list[float] = []
     lengths: list[int] = []
 
-    def adapted(memory: Belief) -> Adapted:
-        return Adapted(
-            returns=np.asarray(returns),
-            lengths=np.asarray(lengths, np.int64),
-            learner=learner,
-            memory=memory,
-            first_state=host.first_state,
-            first_action=host.first_action,
-        )
+    def adapted() -> Any:
+        came = np.asarray(returns, np.float64), np.asarray(lengths, np.int64)
+        return companion.adapted(Lived(*came, host.first_state, host.first_action))
 
     # If even the first reset fails nothing was learned: the error goes through as it is.
     state = host.reset(seed)
-    memory, decision = _first(learner, key_first, spec, _int(state))
+    action = companion.first(state)
     try:
         total, length, clock = 0.0, 0, 0
         while len(returns) < episodes:
-            action = int(decision.action)
             answer = host.step(action)
             last = _transition(state, action, answer)
             total, length, clock = total + answer.reward, length + 1, clock + 1
@@ -169,14 +236,14 @@ def live_on_host(
                 total, length = 0.0, 0
                 # After the last episode nothing follows: no reset is owed to the environment.
                 state = host.reset() if len(returns) < episodes else state
-            memory, decision = _next(learner, key_turns, _int(clock), memory, last, _int(state))
+            action = companion.next(clock, last, state)
     except EnvironmentFaultError as error:
-        error.adapted = adapted(memory)  # pyright: ignore[reportAttributeAccessIssue]
+        error.adapted = adapted()  # pyright: ignore[reportAttributeAccessIssue]
         raise
-    return adapted(memory)
+    return adapted()
 
 
-def _int(value: int) -> Any:
+def integer(value: int) -> Any:
     """What a compiled function takes for an integer array without a copy to a device first."""
     return np.int32(value)
 
@@ -184,4 +251,4 @@ def _int(value: int) -> Any:
 def _transition(state: int, action: int, answer: HostStep) -> Transition:
     flags: tuple[Any, Any] = (np.bool_(answer.terminated), np.bool_(answer.truncated))
     reward: Any = np.float32(answer.reward)
-    return Transition(_int(state), _int(action), reward, _int(answer.next_state), *flags)
+    return Transition(integer(state), integer(action), reward, integer(answer.next_state), *flags)

@@ -16,7 +16,8 @@ import numpy as np
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import CheckpointError, UsageError, unknown_name
-from metaql.meta.adapt import Adapted, live_on_host
+from metaql.meta.adapt import Adapted, BeliefCompanion, live_on_host
+from metaql.meta.finite_agent import KIND, FiniteAgent, load_finite
 from metaql.policy.beliefq import BeliefConfig, BeliefQ
 from metaql.tasks.host import HostEnvironment, open_environment
 
@@ -104,7 +105,8 @@ class Agent:
                 raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
         host: HostEnvironment = open_environment(env)
         learner = self.learner_for(host.num_states, host.num_actions, prior)
-        return live_on_host(learner, host, episodes, seed, on_episode)
+        companion = BeliefCompanion(learner, host.spec(episodes), seed)
+        return live_on_host(companion, host, episodes, seed, on_episode)
 
     def save(self, path: str | Path) -> None:
         """Write the agent to the folder ``path``, atomically.
@@ -121,23 +123,30 @@ class Agent:
         checkpoint.save(path, (self.learner, self.priors), kind=_KIND, extra=extra)
 
 
-def load(path: str | Path) -> Agent:
+def load(path: str | Path) -> Agent | FiniteAgent:
     """Load an agent: a folder it was saved to, a run folder, or the name of a shipped one.
+
+    Returns:
+        An agent of the class that was saved; both adapt in the same way.
 
     Raises:
         CheckpointError: nothing there, or it is damaged or of another version.
     """
     folder = _find(path)
+    with warnings.catch_warnings():
+        # Another version of JAX may change the last bits; that matters to a resumed run, not here.
+        warnings.simplefilter("ignore", checkpoint.FingerprintWarning)
+        return load_finite(folder) if checkpoint.kind_of(folder) == KIND else _load(folder)
+
+
+def _load(folder: Path) -> Agent:
     extra = checkpoint.read_extra(folder, kind=_KIND)
 
     def blank() -> tuple[BeliefQ, dict[str, Statistics]]:
         learner = BeliefQ(jax.random.key(0), config=BeliefConfig(**extra["config"]))
         return learner, {name: empty(*shape) for name, shape in extra["priors"].items()}
 
-    with warnings.catch_warnings():
-        # Another version of JAX may change the last bits; that matters to a resumed run, not here.
-        warnings.simplefilter("ignore", checkpoint.FingerprintWarning)
-        (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
+    (learner, priors), _ = checkpoint.load(folder, eqx.filter_eval_shape(blank), kind=_KIND)
     return Agent(learner=learner, priors=priors, family_name=extra["family"], card=extra["card"])
 
 

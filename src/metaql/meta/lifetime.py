@@ -50,6 +50,8 @@ class Lives(NamedTuple):
     """Undiscounted return of every episode."""
     lengths: Int[np.ndarray, "N E"]
     """Steps of every episode."""
+    finished: Int[np.ndarray, " N"]
+    """Episodes lived to their end: E, unless the lifetime was cut off."""
     memory: Memory
     """What the learners knew at the end, ``[N, ...]``."""
 
@@ -174,6 +176,7 @@ def _unless_over(before: Life, after: Life) -> Life:
 
 
 Carry = tuple[Life, _Tally, Int[Array, ""]]
+_NO_LIMIT = np.iinfo(np.int32).max
 
 
 def _until_done(body: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carry:
@@ -233,6 +236,29 @@ def begin_all(learner: Learner, tasks: FiniteTask, keys: PRNGKey, episodes: int)
     return jax.vmap(begin, in_axes=in_axes)(learner, tasks, keys, episodes)
 
 
+def live_until(
+    learner: Learner, tasks: FiniteTask, lives: Life, episode: Int[Array, ""] | int
+) -> Life:
+    """Live on until every lifetime has finished ``episode`` episodes; those that have stand still.
+
+    So that one can look at what was learned in between: compiled once for all values of ``episode``.
+    It goes on past the episodes that the lifetime was told of.
+
+    Args:
+        tasks: one task for all lifetimes, or one each, ``[N, ...]``.
+        lives: ``[N, ...]`` from `begin_all` or an earlier call.
+        episode: episodes finished since the beginning of the lifetime.
+    """
+    bounded = lives._replace(episodes=jnp.full_like(lives.episodes, episode))
+    if getattr(learner, "plans_between_episodes", False):
+        later, _ = _live_in_turn(learner, tasks, bounded, num_episodes=1)
+    else:
+        # Nobody asks for the tally: one slot is the least that it can have.
+        tally = jax.vmap(lambda _: _empty_tally(1))(lives.step)
+        later, _ = _live_abreast(learner, tasks, (bounded, tally), _NO_LIMIT, False)
+    return later._replace(episodes=lives.episodes)
+
+
 def live(
     learner: Learner,
     tasks: FiniteTask,
@@ -240,6 +266,7 @@ def live(
     *,
     episodes: int,
     shuffle: bool = False,
+    max_steps: int = _NO_LIMIT,
     on_progress: Callable[[float], None] = lambda done: None,
     chunk: int = 256,
 ) -> Lives:
@@ -252,6 +279,8 @@ def live(
         tasks: one task for all lifetimes, or one each, ``[N, ...]``.
         keys: ``[N]``, one per lifetime.
         shuffle: the placebo: each lifetime acts on its neighbour's memory.
+        max_steps: steps after which lifetimes are cut off, whatever is left of them (lived side by
+            side only).
         on_progress: called with the share done, in [0, 1].
         chunk: steps (or lifetimes) between two calls of ``on_progress``.
     """
@@ -262,8 +291,12 @@ def live(
         lives, tally = _live_in_turn(learner, tasks, lives, episodes)
     else:
         tally = jax.vmap(lambda _: _empty_tally(episodes))(lives.step)
-        while bool(jnp.any(lives.episode < episodes)):
-            lives, tally = _live_abreast(learner, tasks, (lives, tally), chunk, shuffle)
+        used = 0
+        while bool(jnp.any(lives.episode < episodes)) and used < max_steps:
+            todo = min(chunk, max_steps - used)
+            lives, tally = _live_abreast(learner, tasks, (lives, tally), todo, shuffle)
+            used += todo
             on_progress(float(jnp.mean(jnp.minimum(lives.episode, episodes)) / episodes))
     on_progress(1.0)
-    return Lives(np.asarray(tally.returns), np.asarray(tally.lengths), lives.memory)
+    finished = np.minimum(np.asarray(lives.episode), episodes)
+    return Lives(np.asarray(tally.returns), np.asarray(tally.lengths), finished, lives.memory)

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from metaql.qlearning.planning import (
-    Clock,
-    Counts,
-    Plan,
-    act_on_plan,
-    count,
-    no_counts,
-    plan_every_step,
-    start_clock,
-    tick,
-)
+from metaql.qlearning.planning import Clock, Counts, EpisodePlanner, Plan, plan_every_step
 from metaql.qlearning.schedules import as_float
 from metaql.tasks.exact import Model
-from metaql.types import Decision, PRNGKey, TaskSpec, Transition
+from metaql.types import PRNGKey
 
 
-class PSRLMemory(NamedTuple):
-    """Counts, the plan of this episode and where in it the agent is."""
-
-    counts: Counts
-    plan: Plan
-    clock: Clock
-
-
-class PSRL(eqx.Module):
+class PSRL(EpisodePlanner):
     """Posterior sampling for reinforcement learning (Strens 2000; Osband, Russo & Van Roy 2013).
 
     Before every episode a task is drawn from the posterior and planned for by backward induction.
@@ -47,12 +29,12 @@ class PSRL(eqx.Module):
     - Mean rewards: normal with known deviation, or Beta for rewards in [0, 1].
 
     The priors are arrays, so an informed agent is this class with other fields.
+
+    With several ``samples`` it is optimistic posterior sampling (OPSRL of Duan et al. 2016, arXiv
+    1611.02779, and of Osband's TabulaRL): each drawn task is planned for, and every Q is the
+    largest of their plans.
     """
 
-    plans_between_episodes: ClassVar[bool] = True
-
-    horizon: int = eqx.field(static=True, default=100)
-    """Longest plan, in steps; longer episodes begin on its last row."""
     transition_prior: Float[Array, "*S"] = eqx.field(converter=as_float, default=1.0)
     """Dirichlet pseudo-count of each next state: a number or ``[S, A, S]``; 0: impossible."""
     ending_prior: Float[Array, ""] = eqx.field(converter=as_float, default=1.0)
@@ -68,38 +50,29 @@ class PSRL(eqx.Module):
     reward_model: Literal["normal", "beta"] = eqx.field(static=True, default="normal")
     """``beta``: Beta(mean * count, (1 - mean) * count) for rewards in [0, 1]."""
 
-    def init(self, key: PRNGKey, spec: TaskSpec) -> PSRLMemory:
-        """Draw and plan the first task from the prior."""
-        counts, clock = no_counts(spec), start_clock(spec)
-        return PSRLMemory(counts, self._plan(key, counts, clock), clock)
+    samples: int = eqx.field(static=True, default=1)
+    """Tasks drawn before every episode."""
 
-    def act(self, key: PRNGKey, memory: PSRLMemory, state: Int[Array, ""]) -> Decision:
-        """Optimal in the sampled task for the steps left."""
-        return act_on_plan(key, memory.plan, memory.clock, state)
+    def plan(self, key: PRNGKey, counts: Counts, clock: Clock) -> Plan:
+        """The largest Q of the drawn tasks, and Q in the mean task."""
+        keys = key[None] if self.samples == 1 else jax.random.split(key, self.samples)
+        drawn = jax.vmap(lambda k: self._draw(k, counts, clock))(keys)
+        mean = self._mean(counts, clock)
+        models = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), drawn, mean)
+        plans = jax.vmap(lambda model: plan_every_step(model, self.horizon))(models)
+        return Plan(plans[:-1].max(0), plans[-1])
 
-    def update(self, key: PRNGKey, memory: PSRLMemory, transition: Transition) -> PSRLMemory:
-        """Count; draw and plan anew where the episode ended."""
-        counts = count(memory.counts, transition)
-        clock, ended = tick(memory.clock, transition)
-
-        def replan(_: Plan) -> Plan:
-            return self._plan(key, counts, clock)
-
-        plan = jax.lax.cond(ended, replan, lambda plan: plan, memory.plan)
-        return PSRLMemory(counts, plan, clock)
-
-    def _plan(self, key: PRNGKey, counts: Counts, clock: Clock) -> Plan:
-        models = jax.tree.map(lambda *pair: jnp.stack(pair), *self._models(key, counts, clock))
-        return Plan(*jax.vmap(lambda model: plan_every_step(model, self.horizon))(models))
-
-    def _models(self, key: PRNGKey, counts: Counts, clock: Clock) -> tuple[Model, Model]:
-        """A model drawn from the posterior, and the posterior's mean."""
+    def _draw(self, key: PRNGKey, counts: Counts, clock: Clock) -> Model:
+        """A model from the posterior."""
         key_gamma, key_normal = jax.random.split(key)
-        shapes = self._gamma_shapes(counts, clock)
+        log_gammas = _draw_log_gammas(key_gamma, self._gamma_shapes(counts, clock))
         noise = jax.random.normal(key_normal, counts.reward_sum.shape)
-        log_means = jax.tree.map(jnp.log, shapes)
-        mean = self._assemble(log_means, counts, clock, jnp.zeros_like(noise))
-        return self._assemble(_draw_log_gammas(key_gamma, shapes), counts, clock, noise), mean
+        return self._assemble(log_gammas, counts, clock, noise)
+
+    def _mean(self, counts: Counts, clock: Clock) -> Model:
+        """The posterior's mean."""
+        log_means = jax.tree.map(jnp.log, self._gamma_shapes(counts, clock))
+        return self._assemble(log_means, counts, clock, jnp.zeros_like(counts.reward_sum))
 
     def _gamma_shapes(self, counts: Counts, clock: Clock) -> _Gammas:
         """Prior plus counts: the parameters of every Dirichlet and Beta."""

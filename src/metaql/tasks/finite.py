@@ -35,8 +35,8 @@ class FiniteTask(NamedTuple):
     """Distribution of the first state of an episode."""
     horizon: Int[Array, ""]
     """Steps after which an episode is truncated (`NO_HORIZON`: never)."""
-    reward_noise: Float[Array, ""]
-    """Standard deviation of the normal noise on observed rewards."""
+    reward_noise: Float[Array, "*S"]
+    """Standard deviation of the normal noise on observed rewards: one number, or ``[S, A]``."""
     reward_binary: Bool[Array, ""]
     """True: the observed reward is Bernoulli with the mean as its probability."""
     state_mask: Bool[Array, " S"]
@@ -67,7 +67,8 @@ def step(task: FiniteTask, key: PRNGKey, state: Int[Array, ""], action: Int[Arra
     u_state, u_reward, u_end = jax.random.uniform(key, (3,))
     next_state = _draw(task.transition[state, action], u_state)
     mean = task.reward[state, action, next_state]
-    noisy = mean + task.reward_noise * ndtri(u_reward + 2.0**-24)
+    noise = jnp.broadcast_to(task.reward_noise, task.transition.shape[:2])[state, action]
+    noisy = mean + noise * ndtri(u_reward + 2.0**-24)
     reward = jnp.where(task.reward_binary, (u_reward < mean).astype(mean.dtype), noisy)
     return Outcome(next_state, reward, u_end < task.termination[state, action, next_state])
 
@@ -86,7 +87,7 @@ def finite_task(
     termination: Any = 0.0,
     initial: Any = None,
     horizon: int | None = None,
-    reward_noise: float = 0.0,
+    reward_noise: Any = 0.0,
     reward_binary: bool = False,
 ) -> FiniteTask:
     """Check arrays and make them a `FiniteTask`.
@@ -97,7 +98,7 @@ def finite_task(
         termination: probability that a transition ends the episode, ``[S, A, S]``, ``[S, A]`` or a scalar.
         initial: ``[S]`` start distribution; default: always state 0.
         horizon: steps until truncation; ``None``: no limit.
-        reward_noise: standard deviation of normal noise on observed rewards.
+        reward_noise: standard deviation of normal noise on observed rewards, a number or ``[S, A]``.
         reward_binary: observed rewards are Bernoulli with ``reward`` as probability.
 
     Raises:
@@ -133,7 +134,12 @@ def finite_task(
         )
     if horizon is not None and int(horizon) < 1:
         raise InvalidTaskError("`horizon` must be at least 1 step.", f"Got {horizon}.")
-    if not (np.isfinite(reward_noise) and reward_noise >= 0):
+    noise = np.asarray(reward_noise, np.float64)
+    if noise.shape not in ((), shape[:2]):
+        raise InvalidTaskError(
+            f"`reward_noise` must be a number or have shape {shape[:2]}.", f"Got {noise.shape}."
+        )
+    if not (np.isfinite(noise) & (noise >= 0)).all():
         raise InvalidTaskError("`reward_noise` must be finite and >= 0.", f"Got {reward_noise}.")
     return FiniteTask(
         transition=jnp.asarray(p / p.sum(-1, keepdims=True), jnp.float32),
@@ -141,7 +147,7 @@ def finite_task(
         termination=jnp.asarray(d, jnp.float32),
         initial=jnp.asarray(start / start.sum(), jnp.float32),
         horizon=jnp.asarray(NO_HORIZON if horizon is None else horizon, jnp.int32),
-        reward_noise=jnp.asarray(reward_noise, jnp.float32),
+        reward_noise=jnp.asarray(noise, jnp.float32),
         reward_binary=jnp.asarray(reward_binary, bool),
         state_mask=jnp.ones(shape[0], bool),
         action_mask=jnp.ones(shape[1], bool),
@@ -204,11 +210,15 @@ def pad_task(task: FiniteTask, num_states: int, num_actions: int) -> FiniteTask:
 
     real = jnp.pad(jnp.ones((s, a), bool), [(0, ds), (0, da)])
     loops = jnp.broadcast_to(jnp.eye(num_states)[:, None, :], (num_states, num_actions, num_states))
+    noise = jnp.asarray(task.reward_noise)
+    if noise.ndim == len(lead):  # one number per task: all tasks of one shape can be stacked
+        noise = jnp.broadcast_to(noise[..., None, None], task.reward.shape[:-1])
     return task._replace(
         transition=jnp.where(real[..., None], cube(task.transition), loops),
         reward=cube(task.reward),
         termination=cube(task.termination),
         initial=jnp.pad(task.initial, [*lead, (0, ds)]),
+        reward_noise=jnp.pad(noise, [*lead, (0, ds), (0, da)]),
         state_mask=jnp.pad(task.state_mask, [*lead, (0, ds)]),
         action_mask=jnp.pad(task.action_mask, [*lead, (0, da)]),
     )

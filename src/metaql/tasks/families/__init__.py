@@ -15,6 +15,7 @@ from metaql.tasks.families.frozen_lake import FrozenLake
 from metaql.tasks.families.mixture import Mixture
 from metaql.tasks.families.navigation import Navigation
 from metaql.tasks.families.random_mdp import RandomMDP
+from metaql.tasks.families.worlds import Worlds
 
 # Lower-case names, so that ``metaql.families.frozen_lake(size=4)`` reads as it should.
 bandit = Bandit
@@ -23,9 +24,11 @@ frozen_lake = FrozenLake
 mixture = Mixture
 navigation = Navigation
 random_mdp = RandomMDP
+worlds = Worlds
 
 FAMILIES: Mapping[str, type[Family]] = {
-    family.name: family for family in (Navigation, FrozenLake, RandomMDP, Chain, Bandit, Mixture)
+    family.name: family
+    for family in (Navigation, FrozenLake, RandomMDP, Chain, Bandit, Worlds, Mixture)
 }
 """Every family that has a name."""
 DEFAULT_FAMILY = "navigation"
@@ -42,6 +45,7 @@ __all__ = [
     "Mixture",
     "Navigation",
     "RandomMDP",
+    "Worlds",
     "bandit",
     "chain",
     "check_split",
@@ -51,6 +55,7 @@ __all__ = [
     "navigation",
     "random_mdp",
     "split_key",
+    "worlds",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -14,14 +15,19 @@ from metaql.tasks.families.base import Family, split_key
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
 
-KINDS = ("bernoulli", "normal")
+KINDS = ("bernoulli", "normal", "deceptive")
+DECEPTIVE_REWARD = 0.5
+"""What the first arm of a deceptive bandit always pays: more than most others do."""
+DECEPTIVE_NOISE = math.sqrt(0.5)
+"""Standard deviation of the noise on its other arms."""
 
 
 class Bandit(Family):
-    """Arms that pay 1 with a probability uniform in [0, 1], or normal rewards of unit noise.
+    """Arms that pay 1 with a probability uniform in [0, 1], or normal rewards.
 
     An episode is ``horizon`` pulls. The Bernoulli bandit is the one of RL2 (Duan et al. 2016,
-    arXiv 1611.02779, section 3.1).
+    arXiv 1611.02779, section 3.1); the deceptive one that of First-Explore (Norman & Clune 2023,
+    arXiv 2307.02276): a sure reward that is worth forgoing for a while.
     """
 
     name: ClassVar[str] = "bandit"
@@ -37,15 +43,16 @@ class Bandit(Family):
         arms: int = 5,
         *,
         horizon: int = 10,
-        kind: Literal["bernoulli", "normal"] = "bernoulli",
+        kind: Literal["bernoulli", "normal", "deceptive"] = "bernoulli",
     ) -> None:
         """Choose the arms.
 
         Args:
             arms: number of actions, at least 2.
             horizon: pulls per episode.
-            kind: ``"bernoulli"`` (success probability uniform in [0, 1]) or ``"normal"``
-                (means Normal(0, 1), noise of standard deviation 1).
+            kind: ``"bernoulli"`` (success probability uniform in [0, 1]), ``"normal"`` (means
+                Normal(0, 1), noise of standard deviation 1) or ``"deceptive"`` (the same with
+                noise of variance 1/2, but the first arm always pays 0.5).
 
         Raises:
             UnknownNameError: no such kind.
@@ -62,16 +69,20 @@ class Bandit(Family):
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw the arms; their means are continuous, so no two draws agree."""
         key = split_key(key, split)
-        binary = self.kind == "bernoulli"
-        draw = jax.random.uniform if binary else jax.random.normal
         shape = (1, self.arms, 1)
+        binary = self.kind == "bernoulli"
+        means = (jax.random.uniform if binary else jax.random.normal)(key, shape)
+        noise = jnp.asarray(0.0 if binary else 1.0, jnp.float32)
+        if self.kind == "deceptive":
+            means = means.at[:, 0].set(DECEPTIVE_REWARD)
+            noise = jnp.full((1, self.arms), DECEPTIVE_NOISE).at[:, 0].set(0.0)
         return FiniteTask(
             transition=jnp.ones(shape),
-            reward=draw(key, shape),
+            reward=means,
             termination=jnp.zeros(shape),
             initial=jnp.ones(1),
             horizon=jnp.asarray(self.horizon, jnp.int32),
-            reward_noise=jnp.asarray(0.0 if binary else 1.0, jnp.float32),
+            reward_noise=noise,
             reward_binary=jnp.asarray(binary),
             state_mask=jnp.ones(1, bool),
             action_mask=jnp.ones(self.arms, bool),

@@ -234,7 +234,8 @@ def _check_shapes(task: FiniteTask) -> None:
     """Raise unless every array has the shape that `FiniteTask` documents."""
     num_states, num_actions = np.shape(task.initial)[-1:], np.shape(task.action_mask)[-1:]
     cube = num_states + num_actions + num_states
-    shapes = (cube, cube, cube, num_states, (), (), (), num_states, num_actions)
+    noise = () if np.ndim(task.reward_noise) == 0 else num_states + num_actions
+    shapes = (cube, cube, cube, num_states, (), noise, (), num_states, num_actions)
     for field, value, shape in zip(FiniteTask._fields, task, shapes, strict=True):
         if np.shape(value) != shape:
             raise InvalidTaskError(
@@ -252,7 +253,7 @@ def _check_task(task: FiniteTask) -> None:
         termination=task.termination,
         initial=task.initial,
         horizon=int(task.horizon),
-        reward_noise=float(task.reward_noise),
+        reward_noise=task.reward_noise,
         reward_binary=bool(task.reward_binary),
     )
 

@@ -1,0 +1,258 @@
+"""Everything a finite task has shown, and what that says of how the task is made.
+
+Counts are the memory; beside them stand running judgements that cannot be had from counts alone: how
+well each candidate of `metaql.embedding.hyperprior` foresaw what came next, before it was counted
+(Dawid 1984, "prequential"). Hypotheses are weighed by these likelihoods, so a task's own character is
+inferred within the task: machine or lottery, many successors or one, ends by pair or by arrival.
+`metaql.embedding.judging` adds a transition to the evidence; here is what it is and what follows from it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metaql.embedding import successors as after
+from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
+from metaql.embedding.profiles import (
+    PROFILES,
+    WIDTH,
+    Profiled,
+    chances,
+    no_profiles,
+)
+from metaql.embedding.statistics import Tally
+from metaql.embedding.successors import Successors
+from metaql.types import TaskSpec
+
+_TINY = 1e-6
+
+
+class Rewards(NamedTuple):
+    """Running sums of squares of rewards around the mean of their index."""
+
+    within: Float[Array, ""]
+    repeats: Float[Array, ""]
+    """Visits beyond the first of each index: degrees of freedom of ``within``."""
+
+
+class Evidence(NamedTuple):
+    """What was seen in one task."""
+
+    successors: Successors
+    pair: Tally
+    arrival: Tally
+    """By the state arrived in, ``[S]``."""
+    met: Bool[Array, " S"]
+    """States that an episode started in or a step arrived in."""
+    pair_rewards: Rewards
+    arrival_rewards: Rewards
+    log_spread: Float[Array, " G"]
+    """Log-likelihood of the successors seen under each of `SPREADS`."""
+    origins: Float[Array, " 4"]
+    """Expected number of fresh successors from each origin."""
+    profiled: Profiled | None
+    """Sparse layout only."""
+    common: Float[Array, " M"]
+    """How common each profile is."""
+    profile_odds: Float[Array, ""]
+    """Log-odds of profiles against independent rows."""
+    log_pair_ends: Float[Array, " D"]
+    log_arrival_ends: Float[Array, " D"]
+    reward_odds: Float[Array, ""]
+    ends_odds: Float[Array, ""]
+    lowest: Float[Array, ""]
+    """Smallest reward; +inf before any."""
+    highest: Float[Array, ""]
+    binary: Bool[Array, ""]
+    """Whether every reward so far was one of two values."""
+    steps: Float[Array, ""]
+
+    @property
+    def peak(self) -> Float[Array, ""]:
+        """Largest magnitude of a reward; 0 before any but zeros."""
+        peak = jnp.maximum(jnp.abs(self.lowest), jnp.abs(self.highest))
+        return jnp.where(jnp.isfinite(peak), peak, 0.0)
+
+
+class Means(NamedTuple):
+    """Posterior of the mean reward of every index, and of one never visited."""
+
+    mean: Float[Array, "*K"]
+    variance: Float[Array, "*K"]
+    fresh_mean: Float[Array, ""]
+    fresh_variance: Float[Array, ""]
+    noise: Float[Array, ""]
+    """Variance of one reward around its mean."""
+    strength: Float[Array, ""]
+    """Visits that the common mean counts as."""
+    between: Float[Array, ""]
+    """Variance of means between indices."""
+
+
+class Rates(NamedTuple):
+    """Posterior of a probability at every index, and at one never visited."""
+
+    mean: Float[Array, "*K"]
+    variance: Float[Array, "*K"]
+    fresh_mean: Float[Array, ""]
+    fresh_variance: Float[Array, ""]
+
+
+def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
+    """Nothing seen; ``slots`` as in `no_successors`."""
+    num_states, num_actions = spec.state_mask.shape[0], spec.action_mask.shape[0]
+    pair, state = jnp.zeros((num_states, num_actions)), jnp.zeros(num_states)
+    zero = jnp.zeros(())
+    return Evidence(
+        successors=after.no_successors(num_states, num_actions, slots),
+        pair=Tally(pair, pair, pair),
+        arrival=Tally(state, state, state),
+        met=jnp.zeros(num_states, bool),
+        pair_rewards=Rewards(zero, zero),
+        arrival_rewards=Rewards(zero, zero),
+        log_spread=jnp.zeros(len(SPREADS)),
+        origins=jnp.zeros(4),
+        profiled=None if slots is None else no_profiles(num_states, num_actions),
+        common=jnp.full(len(PROFILES), 1.0 / len(PROFILES)),
+        profile_odds=zero,
+        log_pair_ends=jnp.zeros(len(END_SPREADS)),
+        log_arrival_ends=jnp.zeros(len(END_SPREADS)),
+        reward_odds=zero,
+        ends_odds=zero,
+        lowest=jnp.full((), jnp.inf),
+        highest=jnp.full((), -jnp.inf),
+        binary=jnp.ones((), bool),
+        steps=zero,
+    )
+
+
+def num_states(spec: TaskSpec) -> Float[Array, ""]:
+    """States that exist, met or not."""
+    total = spec.state_mask.sum() if spec.num_states is None else spec.num_states
+    return total.astype(jnp.float32)
+
+
+def reward_unit(seen: Evidence, prior: Hyperprior) -> Float[Array, ""]:
+    """The unit of reward: the prior's, or the largest magnitude met (1 before any)."""
+    peak = jnp.where(seen.peak > 0, seen.peak, 1.0)
+    return jnp.where(prior.unit > 0, prior.unit, peak)
+
+
+def spread_weights(seen: Evidence, prior: Hyperprior) -> Float[Array, " G"]:
+    """Posterior over `SPREADS`."""
+    return jax.nn.softmax(prior.log_spread + seen.log_spread)
+
+
+class Outcomes(NamedTuple):
+    """Where pairs lead, everything taken together."""
+
+    weights: Float[Array, "S A K"]
+    """Probability of each successor seen, in the layout of the counts; the rest is for fresh ones."""
+    kept: Float[Array, "S A"]
+    """Their sum."""
+    narrow: Float[Array, "S A"]
+    """Variance of an expectation under the posterior, over the variance of one draw."""
+    fresh_narrow: Float[Array, ""]
+    """The same for a pair never tried."""
+
+
+def outcomes(seen: Evidence, prior: Hyperprior) -> Outcomes:
+    """Independent rows and shared profiles, weighed by how well each foresaw what came."""
+    spreads, weights = jnp.asarray(SPREADS), spread_weights(seen, prior)
+    visits = seen.pair.visits[..., None]
+    rate = (weights / (visits + spreads)).sum(-1)
+    narrow = (weights / (visits + spreads + 1.0)).sum(-1)
+    fresh_narrow = (weights / (spreads + 1.0)).sum()
+    probabilities = seen.successors.counts * rate[..., None]
+    if seen.profiled is not None:
+        believed = jax.nn.sigmoid(prior.profile_odds + seen.profile_odds)
+        held = (seen.successors.counts[..., :WIDTH] > 0).astype(jnp.float32)
+        shared = chances(*seen.profiled, seen.common, held)
+        beyond = ((0, 0), (0, 0), (0, seen.successors.counts.shape[-1] - WIDTH))
+        slots = jnp.pad(shared.slots, beyond)
+        probabilities = probabilities + believed * (slots - probabilities)
+        narrow = narrow + believed * (shared.narrow - narrow)
+        fresh_narrow = fresh_narrow + believed * (1.0 - fresh_narrow)
+    return Outcomes(probabilities, probabilities.sum(-1), narrow, fresh_narrow)
+
+
+def origin_weights(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Float[Array, " 4"]:
+    """Posterior mean of where a fresh successor comes from; from nowhere new once all were met."""
+    possible = jnp.ones(4).at[3].set(seen.met.sum() < num_states(spec))
+    counts = possible * (prior.origins + seen.origins)
+    return counts / counts.sum()
+
+
+def pair_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
+    """Posterior of mean rewards by pair, ``[S, A]``."""
+    return _reward_means(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two, (seen, unit))
+
+
+def arrival_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
+    """Posterior of mean rewards by the state arrived in, ``[S]``."""
+    by_arrival = (seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two)
+    return _reward_means(*by_arrival, (seen, unit))
+
+
+def _reward_means(
+    tally: Tally,
+    rewards: Rewards,
+    many: RewardPrior,
+    two: RewardPrior,
+    task: tuple[Evidence, Float[Array, ""]],
+) -> Means:
+    """Posterior of mean rewards: normal-normal, its variances estimated along (empirical Bayes).
+
+    Where all rewards so far were one of two values, a reward varies around its mean m as a Bernoulli
+    does, by (high - m)(m - low), and not as all others do on average: with a Beta prior that is exact.
+    """
+    seen, unit = task
+    prior = RewardPrior(*(jnp.where(seen.binary, b, a) for a, b in zip(many, two, strict=True)))
+    visited = tally.visits > 0
+    each = tally.reward / jnp.maximum(tally.visits, 1.0)
+    noise = prior.noise_weight * prior.noise * unit**2 + rewards.within
+    noise = noise / (prior.noise_weight + rewards.repeats)
+    number = visited.sum()
+    mean = prior.mean_weight * prior.mean * unit + jnp.where(visited, each, 0.0).sum()
+    mean = mean / (prior.mean_weight + number)
+    chance = noise / jnp.maximum(tally.visits, 1.0)
+    spread = jnp.where(visited, jnp.square(each - mean) - chance, 0.0).sum()
+    between = prior.between_weight * prior.between * unit**2 + jnp.maximum(spread, 0.0)
+    between = between / (prior.between_weight + number) + _TINY * unit**2
+    strength = noise / between
+    weight = tally.visits + strength
+    posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)
+    local = (seen.highest - posterior) * (posterior - seen.lowest)
+    both = seen.binary & (seen.highest > seen.lowest)
+    scatter = jnp.where(both, jnp.clip(local, 0.0, None) * weight / (weight + 1.0), noise)
+    variance = jnp.where(visited, scatter / jnp.maximum(weight, _TINY), between)
+    # What is usual is itself uncertain: a first arm that pays nothing does not speak for all.
+    common = (between + noise) / (prior.mean_weight + number)
+    shrunk = strength / jnp.maximum(weight, _TINY)
+    variance = jnp.minimum(variance, between) + jnp.where(visited, shrunk**2, 1.0) * common
+    return Means(posterior, variance, mean, between + common, noise, strength, between)
+
+
+def end_rates(tally: Tally, prior: EndPrior, log_likelihood: Float[Array, " D"]) -> Rates:
+    """Posterior of termination rates: Beta-binomial, averaged over `END_SPREADS`."""
+    spreads = jnp.asarray(END_SPREADS)
+    weights = jax.nn.softmax(prior.log_spread + log_likelihood)
+    rate = common_rate(tally, prior)
+    kept = (weights / (tally.visits[..., None] + spreads)).sum(-1)
+    mean = tally.ends * kept + rate * jnp.maximum(1.0 - tally.visits * kept, 0.0)
+    mean = jnp.clip(mean, 0.0, 1.0)  # rounding: a negative variance would have no root
+    narrow = (weights / (tally.visits[..., None] + spreads + 1.0)).sum(-1)
+    fresh = (weights / (spreads + 1.0)).sum()
+    return Rates(mean, narrow * mean * (1.0 - mean), rate, fresh * rate * (1.0 - rate))
+
+
+def common_rate(tally: Tally, prior: EndPrior) -> Float[Array, ""]:
+    """Termination rate of an index never visited: the mean over those that were."""
+    each = tally.ends / jnp.maximum(tally.visits, 1.0)
+    return (prior.rate_weight * prior.rate + each.sum()) / (
+        prior.rate_weight + (tally.visits > 0).sum()
+    )

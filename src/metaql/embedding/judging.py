@@ -1,0 +1,184 @@
+"""Add a transition to the evidence, after every hypothesis was judged by how it foresaw it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metaql.embedding import successors as after
+from metaql.embedding.evidence import (
+    Evidence,
+    Means,
+    Rewards,
+    arrival_means,
+    common_rate,
+    num_states,
+    origin_weights,
+    pair_means,
+    reward_unit,
+    spread_weights,
+)
+from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior
+from metaql.embedding.profiles import WIDTH, chances, commonness, refresh
+from metaql.embedding.statistics import ODDS_LIMIT, Tally
+from metaql.embedding.successors import Sparse
+from metaql.types import TaskSpec, Transition
+
+_STEP_LIMIT = 5.0
+"""What one step may add to log-odds, either way."""
+_FADE = 0.98
+"""What a step keeps of the odds of shared profiles: what it cost to learn them must be forgotten."""
+
+
+def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Transition) -> Evidence:
+    """Judge every hypothesis by one transition, then count it."""
+    size, actions = seen.pair.visits.shape
+    at_state = jax.nn.one_hot(transition.state, size)
+    at_pair = at_state[:, None] * jax.nn.one_hot(transition.action, actions)
+    at_arrival = jax.nn.one_hot(transition.next_state, size)
+    reward, ended = transition.reward, transition.terminated.astype(jnp.float32)
+    met = seen.met | (at_state > 0)
+    fits, origins, odds = _judge_successor(seen._replace(met=met), prior, spec, transition)
+    successors = after.add(seen.successors, transition)
+    pair = _count(seen.pair, at_pair, reward, ended)
+    profiled, common = seen.profiled, seen.common
+    if profiled is not None and isinstance(successors, Sparse):
+        profiled = refresh(profiled, successors, at_pair, pair.visits)
+        common = commonness(profiled, prior.profiles, common, pair.visits)
+    pair_ends, arrival_ends, ends_odds = _judge_ends(seen, prior, at_pair, at_arrival, ended)
+    lowest, highest = jnp.minimum(seen.lowest, reward), jnp.maximum(seen.highest, reward)
+    between = (reward > seen.lowest) & (reward < seen.highest)
+    moved = (lowest < seen.lowest) | (highest > seen.highest)
+    had_two = seen.highest > seen.lowest
+    return Evidence(
+        successors=successors,
+        pair=pair,
+        arrival=_count(seen.arrival, at_arrival, reward, ended),
+        met=met | (at_arrival > 0),
+        pair_rewards=_scatter(seen.pair_rewards, seen.pair, at_pair, reward),
+        arrival_rewards=_scatter(seen.arrival_rewards, seen.arrival, at_arrival, reward),
+        log_spread=seen.log_spread + fits,
+        origins=seen.origins + origins,
+        profiled=profiled,
+        common=common,
+        profile_odds=_add_odds(_FADE * seen.profile_odds, odds),
+        log_pair_ends=seen.log_pair_ends + pair_ends,
+        log_arrival_ends=seen.log_arrival_ends + arrival_ends,
+        reward_odds=_judge_reward(seen, prior, at_pair, at_arrival, reward),
+        ends_odds=ends_odds,
+        lowest=lowest,
+        highest=highest,
+        binary=seen.binary & ~between & ~(had_two & moved),
+        steps=seen.steps + 1.0,
+    )
+
+
+def _count(
+    tally: Tally, where: Float[Array, "*K"], reward: Float[Array, ""], ended: Float[Array, ""]
+) -> Tally:
+    return Tally(tally.visits + where, tally.reward + where * reward, tally.ends + where * ended)
+
+
+def _scatter(
+    rewards: Rewards, tally: Tally, where: Float[Array, "*K"], reward: Float[Array, ""]
+) -> Rewards:
+    """Sum of squares around the index's own mean after one more reward (Welford 1962)."""
+    visits, total = (tally.visits * where).sum(), (tally.reward * where).sum()
+    before = total / jnp.maximum(visits, 1.0)
+    now = (total + reward) / (visits + 1.0)
+    again = visits > 0
+    change = jnp.where(again, jnp.maximum((reward - before) * (reward - now), 0.0), 0.0)
+    return Rewards(rewards.within + change, rewards.repeats + again)
+
+
+def _judge_successor(
+    seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Transition
+) -> tuple[Float[Array, " G"], Float[Array, " 4"], Float[Array, ""]]:
+    """Judge what may have led to the next state.
+
+    Returns:
+        Log-likelihood under each spread, where the state came from if it was fresh, and the logarithm
+        of the Bayes factor of shared profiles against independent rows.
+    """
+    spreads = jnp.asarray(SPREADS)
+    from_here = after.seen(seen.successors, transition.state, transition.next_state)
+    counted = seen.pair.visits[transition.state]
+    pooled, total = from_here.sum(), counted.sum()
+    everywhere = 1.0 / num_states(spec)
+    unmet = jnp.maximum(num_states(spec) - seen.met.sum(), 1.0)
+    by_origin = jnp.stack(
+        [
+            everywhere,
+            jnp.where(total > 0, pooled / jnp.maximum(total, 1.0), everywhere),
+            (transition.next_state == transition.state).astype(jnp.float32),
+            (~seen.met[transition.next_state]) / unmet,
+        ]
+    )
+    shares = origin_weights(seen, prior, spec) * by_origin
+    likelihood = shares.sum()
+    own, visits = from_here[transition.action], counted[transition.action]
+    foreseen = (own + spreads * likelihood) / (visits + spreads)
+    weights = spread_weights(seen, prior)
+    fresh = (weights * spreads * likelihood / (own + spreads * likelihood)).sum()
+    odds = jnp.zeros(())
+    if seen.profiled is not None and isinstance(seen.successors, Sparse):
+        here = (transition.state, transition.action)
+        index = seen.successors.onto[here][:WIDTH]
+        held = seen.successors.counts[here][:WIDTH] > 0
+        fit, mean, square = (part[here] for part in seen.profiled)
+        slots = chances(fit, mean, square, seen.common, held.astype(jnp.float32)).slots
+        by_profile = (slots * (index == transition.next_state)).sum()
+        by_profile = by_profile + (1.0 - slots.sum()) * likelihood * (own == 0)
+        odds = jnp.log(by_profile + 1e-6) - jnp.log((weights * foreseen).sum())
+    return jnp.log(foreseen), fresh * shares / likelihood, odds
+
+
+def _judge_ends(
+    seen: Evidence,
+    prior: Hyperprior,
+    at_pair: Float[Array, "S A"],
+    at_arrival: Float[Array, " S"],
+    ended: Float[Array, ""],
+) -> tuple[Float[Array, " D"], Float[Array, " D"], Float[Array, ""]]:
+    """Log-likelihoods of an end (or none) under each spread, and the odds of arrival against pair."""
+    spreads = jnp.asarray(END_SPREADS)
+
+    def fit(tally: Tally, where: Float[Array, "*K"], before: EndPrior) -> Float[Array, " D"]:
+        visits, ends = (tally.visits * where).sum(), (tally.ends * where).sum()
+        rate = (ends + spreads * common_rate(tally, before)) / (visits + spreads)
+        rate = jnp.clip(rate, 1e-3, 1.0 - 1e-3)
+        return jnp.log(jnp.where(ended > 0, rate, 1.0 - rate))
+
+    pair = fit(seen.pair, at_pair, prior.pair_ends)
+    arrival = fit(seen.arrival, at_arrival, prior.arrival_ends)
+    weigh = jax.nn.log_softmax
+    by_pair = jax.nn.logsumexp(weigh(prior.pair_ends.log_spread + seen.log_pair_ends) + pair)
+    by_arrival = jax.nn.logsumexp(
+        weigh(prior.arrival_ends.log_spread + seen.log_arrival_ends) + arrival
+    )
+    return pair, arrival, _add_odds(seen.ends_odds, by_arrival - by_pair)
+
+
+def _judge_reward(
+    seen: Evidence,
+    prior: Hyperprior,
+    at_pair: Float[Array, "S A"],
+    at_arrival: Float[Array, " S"],
+    reward: Float[Array, ""],
+) -> Float[Array, ""]:
+    """Log-odds of arrival against pair after each foresaw this reward (normal predictive densities)."""
+    unit = reward_unit(seen, prior)
+
+    def fit(means: Means, where: Float[Array, "*K"]) -> Float[Array, ""]:
+        mean, variance = (means.mean * where).sum(), (means.variance * where).sum()
+        variance = variance + means.noise + 1e-4 * unit**2
+        return -0.5 * (jnp.log(variance) + jnp.square(reward - mean) / variance)
+
+    pair = fit(pair_means(seen, prior, unit), at_pair)
+    arrival = fit(arrival_means(seen, prior, unit), at_arrival)
+    return _add_odds(seen.reward_odds, arrival - pair)
+
+
+def _add_odds(odds: Float[Array, ""], change: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.clip(odds + jnp.clip(change, -_STEP_LIMIT, _STEP_LIMIT), -ODDS_LIMIT, ODDS_LIMIT)

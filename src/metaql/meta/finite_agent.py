@@ -1,0 +1,195 @@
+"""A trained FiniteQ: one agent for any finite MDP; adapt it, save it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaql import checkpoint
+from metaql.embedding.hyperprior import Hyperprior, broad
+from metaql.errors import UsageError, unknown_name
+from metaql.meta.adapt import Lived, live_on_host
+from metaql.meta.finite_adapt import FiniteAdapted, FiniteCompanion
+from metaql.meta.finite_memory import FIRST_SLOTS
+from metaql.meta.offline import Learned, Log, is_dataset, learn, read_dataset
+from metaql.meta.unlike import warnings_for
+from metaql.policy.curiosity import Curiosity
+from metaql.policy.finiteq import FiniteQ
+from metaql.policy.uncertainty import Calibration
+from metaql.tasks.finite import NO_HORIZON
+from metaql.tasks.host import open_environment
+
+KIND = "finite agent"
+"""Of its checkpoints."""
+ONE_STATE, MANY_STATES = "one_state", "many_states"
+_DENSE = 10
+"""States up to which all successors are remembered, in dense arrays."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FiniteAgent:
+    """What FiniteQ was trained to expect and to try, for each kind of task."""
+
+    priors: dict[str, Hyperprior]
+    """Kind of task -> what is believed before the first step."""
+    curiosities: dict[str, Curiosity]
+    """Kind of task (the same keys) -> optimism."""
+    calibration: Calibration
+    """How far intervals reach."""
+    family_name: str
+    card: dict[str, Any]
+    """How it came about; ``card["range"]`` holds smallest and largest "states", "actions", ..."""
+
+    def __repr__(self) -> str:
+        """One line: the weights would fill pages."""
+        kinds = ", ".join(self.priors)
+        return f"FiniteAgent({self.family_name!r}, kinds of task: {kinds})"
+
+    def learner_for(
+        self,
+        num_states: int,
+        num_actions: int,
+        prior: str | None = "auto",
+        *,
+        slots: int | None = None,
+    ) -> FiniteQ:
+        """The learner for tasks of this shape.
+
+        Args:
+            num_states: S.
+            num_actions: A; any will do.
+            prior: a kind of task; ``"auto"``: the one of bandits for one state, else that of all
+                others. None counts as ``"auto"``: without any prior there is no FiniteQ.
+            slots: successors remembered per pair in tasks of more than 10 states. `adapt` makes more
+                when they are needed. Lifetimes in one batch cannot: there a pair forgets every
+                successor beyond its slots, so give the largest number that a pair can have (default:
+                4, which slippery grids never exceed).
+
+        Raises:
+            UnknownNameError: no such kind of task.
+        """
+        del num_actions
+        kinds = sorted(self.priors)
+        if prior is None or prior == "auto":
+            wanted = ONE_STATE if num_states == 1 else MANY_STATES
+            prior = wanted if wanted in kinds else kinds[0]
+        if prior not in self.priors:
+            raise unknown_name("`prior`", prior, kinds)
+        room = None if num_states <= _DENSE else max(slots or FIRST_SLOTS, FIRST_SLOTS)
+        return FiniteQ(self.priors[prior], self.curiosities[prior], slots=room)
+
+    def adapt(
+        self,
+        env: Any,
+        *,
+        episodes: int = 10,
+        seed: int = 0,
+        prior: str | None = "auto",
+        on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
+        **sizes: int,
+    ) -> FiniteAdapted:
+        """Live ``episodes`` episodes of a new task, learning from every step; no gradients.
+
+        Or learn from a dataset of logged transitions, without acting: see `read_dataset`.
+
+        Args:
+            env: a Gymnasium id or environment with Discrete observation and action spaces, or what
+                `open_environment` made of one; or a dataset.
+            episodes: how many; the agent is told, and explores accordingly.
+            seed: of the environment's first reset and of the agent.
+            prior: as in `learner_for`.
+            on_episode: called after each episode with its index, return and length.
+            sizes: ``num_states``, ``num_actions``, ``horizon`` of a dataset.
+
+        Raises:
+            UsageError: fewer than one episode, a negative seed, or sizes with an environment.
+            UnknownNameError: no such environment, or no such prior.
+            UnsupportedSpaceError: a space is not Discrete.
+            DatasetError: a dataset that is incomplete or not of a finite MDP.
+            EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
+                attribute holds what was learned until then.
+        """
+        for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
+        wrong = sorted(sizes.keys() - {"num_states", "num_actions", "horizon"})
+        if wrong or (sizes and not is_dataset(env)):
+            raise UsageError(
+                "`num_states`, `num_actions` and `horizon` may be given with a dataset, no others.",
+                f"Got {', '.join(sorted(sizes))} with {type(env).__name__}.",
+                "An environment says these itself.",
+            )
+        if is_dataset(env):
+            return self._study(read_dataset(env, **sizes), prior)
+        host = open_environment(env)
+        learner = self.learner_for(host.num_states, host.num_actions, prior)
+
+        def conclude(companion: FiniteCompanion, lived: Lived) -> FiniteAdapted:
+            facts = _sizes(host.num_states, host.num_actions, host.horizon, episodes)
+            known = Learned(companion.memory, companion.rows.index, companion.diary, lived)
+            return self._conclude(learner, known, facts)
+
+        companion = FiniteCompanion(learner, host, episodes, int(seed), conclude)
+        return live_on_host(companion, host, int(episodes), int(seed), on_episode)
+
+    def _study(self, log: Log, prior: str | None) -> FiniteAdapted:
+        learner = self.learner_for(log.num_states, log.num_actions, prior)
+        known = learn(learner, log)
+        number = max(len(known.lived.returns), 1)
+        facts = _sizes(log.num_states, log.num_actions, log.horizon, number)
+        return self._conclude(learner, known, facts)
+
+    def _conclude(self, learner: FiniteQ, known: Learned, sizes: dict[str, int]) -> FiniteAdapted:
+        return FiniteAdapted(
+            **known.lived._asdict(),
+            learner=learner,
+            memory=known.memory,
+            rows=known.rows,
+            num_states=sizes["states"],
+            calibration=self.calibration,
+            warnings=warnings_for(self.card, sizes, known.diary),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to the folder ``path``, atomically.
+
+        Raises:
+            CheckpointError: the folder cannot be written or holds something else.
+        """
+        tree = (self.priors, self.curiosities, self.calibration)
+        extra = {"kinds": sorted(self.priors), "family": self.family_name, "card": self.card}
+        checkpoint.save(path, tree, kind=KIND, extra=extra)
+
+
+def load_finite(folder: Path) -> FiniteAgent:
+    """Read what `FiniteAgent.save` wrote.
+
+    Raises:
+        CheckpointError: it is damaged or of another version or kind.
+    """
+    extra = checkpoint.read_extra(folder, kind=KIND)
+
+    def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Calibration]:
+        kinds = extra["kinds"]
+        return {k: broad() for k in kinds}, {k: Curiosity() for k in kinds}, Calibration()
+
+    # On the host: a step takes NumPy arrays as they are.
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(like))
+    (priors, curiosities, calibration), _ = checkpoint.load(folder, blank, kind=KIND)
+    return FiniteAgent(
+        priors=priors,
+        curiosities=curiosities,
+        calibration=calibration,
+        family_name=extra["family"],
+        card=extra["card"],
+    )
+
+
+def _sizes(states: int, actions: int, horizon: int, episodes: int) -> dict[str, int]:
+    sizes = {"states": states, "actions": actions, "episodes": episodes}
+    return sizes | ({"horizon": horizon} if horizon != NO_HORIZON else {})

@@ -1,0 +1,121 @@
+"""Memory of FiniteQ that grows with what was met: rows for states, slots for successors.
+
+On the host, states get rows in the order in which they are met. Arrays have room for more than that
+(their capacity) and are moved to larger ones before room runs out. A compiled step holds for one size
+of the arrays, so they grow seldom and by much.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from metaql.policy.finiteq import Knowledge, no_knowledge
+from metaql.tasks.finite import NO_HORIZON
+from metaql.types import TaskSpec
+
+FIRST_ROWS = 64
+"""States that a memory has room for at first."""
+FIRST_SLOTS = 4
+"""Successors per pair that a memory has room for at first: as many as profiles know."""
+ROW_GROWTH = 4
+"""Factor by which the room for states grows."""
+
+_SMALL = 4_096
+"""Pairs up to which a program is compiled in a hurry: optimising it takes longer than it saves."""
+_PLAIN = {"xla_cpu_use_fusion_emitters": False}
+"""XLA's older code generator takes half the time to compile programs of many small arrays."""
+
+
+def is_small(memory: Knowledge) -> bool:
+    """Whether a program for this memory is compiled in a hurry."""
+    return memory.spec.state_mask.size * memory.spec.action_mask.size <= _SMALL
+
+
+@functools.cache
+def compile_options(small: bool) -> dict[str, Any] | None:
+    """Options that compile fast, where this version of XLA has them."""
+    options = _PLAIN | ({"xla_backend_optimization_level": 0} if small else {})
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(np.float32(0.0))
+    except jax.errors.JaxRuntimeError:
+        return None
+    return options
+
+
+def blank(
+    capacity: int,
+    num_actions: int,
+    slots: int | None,
+    *,
+    num_states: int,
+    horizon: int = NO_HORIZON,
+    episodes: int = 1,
+) -> Knowledge:
+    """Nothing known, as NumPy arrays, with rows for ``capacity`` of ``num_states`` states."""
+    masks: Any = np.ones(capacity, bool), np.ones(num_actions, bool)
+    numbers: Any = (np.int32(number) for number in (horizon, episodes, num_states))
+    spec = TaskSpec(*masks, *numbers)
+    return jax.device_get(_blank(spec, slots))
+
+
+_blank = jax.jit(no_knowledge, static_argnames="slots")
+
+
+def widen(memory: Knowledge, capacity: int, slots: int | None, spare: int) -> Knowledge:
+    """The same knowledge in larger arrays; what is new is as in a fresh memory.
+
+    Args:
+        memory: what is known.
+        capacity: rows for states, at least as many as now.
+        slots: successors per pair, at least as many as now; None: the dense layout.
+        spare: a row of a state never met: new rows are planned to be worth the same.
+    """
+    spec = memory.spec
+    num_actions = spec.action_mask.shape[0]
+    fresh = blank(
+        capacity, num_actions, slots, num_states=int(spec.num_states or spec.state_mask.sum())
+    )
+
+    def moved(new: np.ndarray, old: Any) -> np.ndarray:
+        old = np.asarray(old)
+        new = np.array(new)
+        new[tuple(slice(size) for size in old.shape)] = old
+        return new
+
+    wide = jax.tree.map(moved, fresh, memory)
+    wide.spec.state_mask[:] = True
+    wide.plan.q[spec.state_mask.shape[0] :] = wide.plan.q[spare]
+    return wide
+
+
+class Rows:
+    """Which row of the arrays each state has, in the order in which they were met."""
+
+    def __init__(self, num_states: int) -> None:
+        self.num_states = num_states
+        self.index: dict[int, int] = {}
+        self.capacity = min(num_states, FIRST_ROWS)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __call__(self, state: int) -> int:
+        """The row of a state; a new one if it was never met."""
+        return self.index.setdefault(state, len(self.index))
+
+    def room_for(self, states: set[int]) -> int:
+        """Capacity with which these states fit and, unless all were met, one row is still spare."""
+        wanted = len(self.index) + len(states - self.index.keys()) + 1
+        capacity = self.capacity
+        while capacity < min(wanted, self.num_states):
+            capacity = min(capacity * ROW_GROWTH, self.num_states)
+        return capacity
+
+
+def more_slots(slots: int, num_states: int) -> int:
+    """Twice the successors per pair, as long as there can be more."""
+    return max(slots, min(2 * slots, num_states))

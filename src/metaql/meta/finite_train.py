@@ -1,0 +1,216 @@
+"""Meta-train `FiniteQ`: fit what tasks have in common, then climb what lifetimes return.
+
+1. Q-learning agents live in training tasks, and their evidence gives the `Hyperprior` (`hyperfit`).
+2. Evolution strategies find the weights of `Curiosity` that return most over whole lifetimes
+   (`evolve`): min over M of the sum over tasks of L(A(T_i), T_i), the loss being minus the return,
+   on a scale where the uniformly random policy has 0 and the optimum 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from metaql import checkpoint
+from metaql.embedding.hyperprior import Hyperprior, broad
+from metaql.errors import ConfigError
+from metaql.meta.evolve import Climb, climb, start_climb
+from metaql.meta.experience import Judge, q_learning_experience
+from metaql.meta.hyperfit import fit_hyperprior
+from metaql.meta.lifetime import live
+from metaql.policy.curiosity import Curiosity
+from metaql.policy.finiteq import FiniteQ
+from metaql.tasks.exact import optimal_return, policy_return, uniform_policy
+from metaql.tasks.families.base import Family
+from metaql.tasks.finite import FiniteTask
+from metaql.types import PRNGKey
+
+_KIND = "finite-climb"
+_WORTHWHILE = 0.02
+"""A task counts where optimum and random differ by this share of the larger."""
+_WORST = -2.0
+"""Score of an episode below which all are alike."""
+
+
+class Course(NamedTuple):
+    """Lifetimes of one family to train on."""
+
+    family: Family
+    episodes: int
+    """Episodes a lifetime is promised."""
+    steps: int
+    """Steps after which it is cut off; episodes not finished by then score 0."""
+    lifetimes: int = 48
+    """Lived per score."""
+    slots: int | None = None
+    """Successors per pair, as in `FiniteQ`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiniteTrainConfig:
+    """How long to train."""
+
+    agents: int = 256
+    """Q-learning agents per course."""
+    agent_steps: int = 500
+    """Steps each of them lives."""
+    bank: int = 512
+    """Tasks per course that scores draw from."""
+    iterations: int = 40
+    """Of the evolution strategy."""
+    pairs: int = 6
+    """Mirrored pairs of perturbations per iteration."""
+    spread: float = 0.25
+    """Standard deviation of the perturbations."""
+    rate: float = 0.08
+    """Step size."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        for name in ("agents", "agent_steps", "bank", "pairs", "spread", "rate"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"`{name}` must be above 0.", f"Got {getattr(self, name)}.")
+        if self.iterations < 0:
+            raise ConfigError("`iterations` must be at least 0.", f"Got {self.iterations}.")
+
+
+class _Bank(NamedTuple):
+    tasks: FiniteTask
+    random: Float[np.ndarray, " N"]
+    optimum: Float[np.ndarray, " N"]
+    usable: np.ndarray
+
+
+def train_finite(
+    courses: Sequence[Course],
+    config: FiniteTrainConfig | None = None,
+    *,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    on_progress: Callable[[str, float, float], None] = lambda stage, done, score: None,
+) -> tuple[Hyperprior, Curiosity]:
+    """Train on ``courses``, which count alike.
+
+    Args:
+        courses: what to live; training splits only are drawn.
+        config: how long.
+        seed: everything random follows from it.
+        folder: where to keep the state after every iteration; training that was interrupted goes on
+            from there to the same result. None: nowhere.
+        on_progress: called with the stage, the share of it that is done, and the score.
+
+    Raises:
+        ConfigError: no course.
+    """
+    config = config or FiniteTrainConfig()
+    if not courses:
+        raise ConfigError("`courses` needs at least one course.", "Got none.")
+    key_agents, key_banks, key_lives = jax.random.split(jax.random.key(seed), 3)
+    start, unravel = ravel_pytree(Curiosity())
+    blank = start_climb(np.asarray(start, np.float64))
+    saved = _saved(folder, blank)
+    prior, state = saved or (_fit(courses, config, key_agents, on_progress), blank)
+    _save(folder, prior, state)
+    keys = jax.random.split(key_banks, len(courses))
+    banks = [_bank(each, config.bank, key) for each, key in zip(courses, keys, strict=True)]
+
+    def score(weights: Float[np.ndarray, " P"], iteration: int) -> float:
+        learner_of = unravel(jnp.asarray(weights, start.dtype))
+        key = jax.random.fold_in(key_lives, iteration)
+        each = [
+            course_score(course, bank, prior, learner_of, jax.random.fold_in(key, index))
+            for index, (course, bank) in enumerate(zip(courses, banks, strict=True))
+        ]
+        return float(np.mean(each))
+
+    while state.iteration < config.iterations:
+        state, mean = climb(
+            state,
+            score,
+            pairs=config.pairs,
+            spread=config.spread,
+            rate=config.rate,
+            seed=seed,
+        )
+        _save(folder, prior, state)
+        on_progress("exploring", state.iteration / config.iterations, mean)
+    return prior, unravel(jnp.asarray(state.average, start.dtype))
+
+
+def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:
+    if folder is not None:
+        checkpoint.save(folder, (prior, state), kind=_KIND, extra={})
+
+
+def _saved(folder: str | Path | None, blank: Climb) -> tuple[Hyperprior, Climb] | None:
+    """What an interrupted training left in ``folder``."""
+    if folder is None or not (Path(folder) / checkpoint.MANIFEST).is_file():
+        return None
+    return checkpoint.load(folder, (broad(), blank), kind=_KIND)[0]
+
+
+def _fit(
+    courses: Sequence[Course],
+    config: FiniteTrainConfig,
+    key: PRNGKey,
+    on_progress: Callable[[str, float, float], None],
+) -> Hyperprior:
+    """The hyperprior that Q-learning agents in every course suggest."""
+    experience = []
+    for index, course in enumerate(courses):
+        experience.append(
+            q_learning_experience(
+                course.family,
+                jax.random.fold_in(key, index),
+                agents=config.agents,
+                steps=config.agent_steps,
+                scribe=Judge(broad(), course.slots),
+            )
+        )
+        on_progress("Q-learning agents", (index + 1) / len(courses), 0.0)
+    return fit_hyperprior(experience)
+
+
+def _bank(course: Course, size: int, key: PRNGKey) -> _Bank:
+    """Training tasks with what random and optimal policies return in them."""
+
+    def levels(task: FiniteTask) -> tuple[Array, Array]:
+        return policy_return(task, uniform_policy(task)), optimal_return(task)
+
+    tasks = course.family.tasks(key, size, "train")
+    random, optimum = (np.asarray(x) for x in jax.jit(jax.vmap(levels))(tasks))
+    apart = optimum - random > _WORTHWHILE * np.maximum(np.abs(optimum), np.abs(random))
+    return _Bank(tasks, random, optimum, np.nonzero(apart)[0])
+
+
+def course_score(
+    course: Course, bank: _Bank, prior: Hyperprior, curiosity: Curiosity, key: PRNGKey
+) -> float:
+    """Mean score per promised episode: 0 is random, 1 the optimum."""
+    learner = FiniteQ(prior, curiosity, slots=course.slots)
+    key_tasks, key_lives = jax.random.split(key)
+    picked = np.asarray(jax.random.choice(key_tasks, jnp.asarray(bank.usable), (course.lifetimes,)))
+    tasks = jax.tree.map(lambda x: x[picked], bank.tasks)
+    lives = live(
+        learner,
+        tasks,
+        jax.random.split(key_lives, course.lifetimes),
+        episodes=course.episodes,
+        max_steps=course.steps,
+    )
+    finished = np.arange(course.episodes) < lives.finished[:, None]
+    apart = (bank.optimum - bank.random)[picked][:, None]
+    scores = (lives.returns - bank.random[picked][:, None]) / apart
+    return float(np.where(finished, np.maximum(scores, _WORST), 0.0).mean())

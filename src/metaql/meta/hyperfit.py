@@ -1,0 +1,140 @@
+"""Fit a `Hyperprior` to a family: what its tasks have in common in how they are made.
+
+Empirical Bayes by moments. A learner with the broad prior lives in many training tasks; what its
+evidence says of each (how spread successors are, how rewards vary, ...) is one draw from the prior to
+be fitted. Where the draws agree the prior comes out sharp, where they differ broad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from metaql.embedding.evidence import (
+    Evidence,
+    Means,
+    arrival_means,
+    common_rate,
+    pair_means,
+    reward_unit,
+    spread_weights,
+)
+from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
+from metaql.embedding.statistics import ODDS_LIMIT
+
+_SAME_SCALE = 0.2
+"""Deviation of the logarithm of the largest reward up to which a family has one scale."""
+_WEIGHTS = (0.3, 300.0)
+"""Bounds of every weight in pseudo-observations."""
+_SURE = 0.02
+"""Pretended share of tasks that are otherwise, so that no odds are infinite."""
+
+
+def fit_hyperprior(experience: Sequence[Evidence]) -> Hyperprior:
+    """The prior under which what every task showed is most typical (method of moments).
+
+    Args:
+        experience: batches ``[N, ...]`` of evidence, gathered under `broad`; each batch counts alike.
+    """
+    start = broad()
+    peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
+    logs = np.log(np.concatenate(peaks))
+    unit = float(np.exp(logs.mean())) if logs.std() < _SAME_SCALE else 0.0
+    # The facts are taken in the unit they will be used in.
+    facts = [jax.vmap(lambda e: _facts(e, start, unit))(batch) for batch in experience]
+    counts = [batch.steps.shape[0] for batch in experience]
+    weight = np.concatenate([np.full(count, 1.0 / count) for count in counts])
+    weight = weight / weight.sum()
+    rows = jax.tree.map(lambda *x: np.concatenate([np.asarray(y, np.float64) for y in x]), *facts)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.tensordot(weight, values, 1)
+
+    many, two = (_among(weight, rows["two"] == flag) for flag in (0.0, 1.0))
+    origins = mean(rows["origins"])
+    common = mean(rows["common"])
+    fitted: dict[str, Any] = {
+        "log_spread": np.log(mean(rows["spread"]) + 1e-4),
+        "origins": 0.1 + 3.0 * origins / origins.sum(),
+        "profiles": 1.5 * common / common.sum() + 0.01,
+        "profile_odds": _odds(weight, rows["profile_odds"]),
+        "pair": _rewards(many, rows["pair"]),
+        "arrival": _rewards(many, rows["arrival"]),
+        "pair_two": _rewards(two, rows["pair"]),
+        "arrival_two": _rewards(two, rows["arrival"]),
+        "pair_ends": _ends(weight, rows["pair_rate"], rows["pair_ends"]),
+        "arrival_ends": _ends(weight, rows["arrival_rate"], rows["arrival_ends"]),
+        "reward_odds": _odds(weight, rows["reward_odds"]),
+        "ends_odds": _odds(weight, rows["ends_odds"]),
+        "unit": np.asarray(unit),
+    }
+    return Hyperprior(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), fitted))
+
+
+def _facts(seen: Evidence, start: Hyperprior, unit: float) -> dict[str, Array]:
+    """What one task's evidence says of how it is made."""
+    scale = jnp.where(unit > 0, unit, reward_unit(seen, start))
+    pair, arrival = pair_means(seen, start, scale), arrival_means(seen, start, scale)
+
+    def three(means: Means) -> Float[Array, " 3"]:
+        spread = jnp.stack([means.between, means.noise]) / scale**2
+        return jnp.concatenate([means.fresh_mean[None] / scale, spread])
+
+    return {
+        "spread": spread_weights(seen, start),
+        "origins": seen.origins / jnp.maximum(seen.origins.sum(), 1.0),
+        "common": seen.common,
+        "profile_odds": seen.profile_odds,
+        "two": seen.binary,
+        "pair": three(pair),
+        "arrival": three(arrival),
+        "pair_rate": common_rate(seen.pair, start.pair_ends),
+        "arrival_rate": common_rate(seen.arrival, start.arrival_ends),
+        "pair_ends": jax.nn.softmax(seen.log_pair_ends),
+        "arrival_ends": jax.nn.softmax(seen.log_arrival_ends),
+        "reward_odds": seen.reward_odds,
+        "ends_odds": seen.ends_odds,
+    }
+
+
+def _among(weight: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The weights of the chosen tasks; of all, where hardly any is."""
+    among = weight * chosen
+    return among / among.sum() if among.sum() > _SURE else weight
+
+
+def _odds(weight: np.ndarray, odds: np.ndarray) -> np.ndarray:
+    """Log-odds of the share of tasks for which a hypothesis holds."""
+    share = weight @ (1.0 / (1.0 + np.exp(-np.clip(odds, -ODDS_LIMIT, ODDS_LIMIT))))
+    return np.log((share + _SURE) / (1.0 - share + _SURE))
+
+
+def _rewards(weight: np.ndarray, rows: np.ndarray) -> RewardPrior:
+    """Common mean, variance between and noise, each with the weight that its scatter suggests.
+
+    A mean whose scatter between tasks is v weighs ``between / v`` pairs (normal-normal). A variance
+    whose relative scatter is c^2 weighs ``2 / c^2`` (the scaled inverse chi-squared distribution).
+    """
+    mean, between, noise = (weight @ rows[:, k] for k in range(3))
+    scatter = [weight @ np.square(rows[:, k] - (weight @ rows[:, k])) for k in range(3)]
+    weights = (
+        between / max(scatter[0], 1e-9),
+        2.0 * between**2 / max(scatter[1], 1e-12),
+        2.0 * noise**2 / max(scatter[2], 1e-12),
+    )
+    a, b, c = (np.clip(each, *_WEIGHTS) for each in weights)
+    return RewardPrior(*(np.asarray(x) for x in (mean, a, between, b, noise, c)))  # pyright: ignore[reportArgumentType]
+
+
+def _ends(weight: np.ndarray, rates: np.ndarray, spreads: np.ndarray) -> EndPrior:
+    """Common rate with the weight of a Beta of that mean and scatter."""
+    rate = float(np.clip(weight @ rates, 1e-4, 1.0 - 1e-4))
+    scatter = max(float(weight @ np.square(rates - rate)), 1e-9)
+    number = np.clip(rate * (1.0 - rate) / scatter - 1.0, *_WEIGHTS)
+    found = np.log(np.tensordot(weight, spreads, 1) + 1e-3)
+    return EndPrior(*(np.asarray(x) for x in (rate, number, found)))  # pyright: ignore[reportArgumentType]

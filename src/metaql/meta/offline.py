@@ -1,0 +1,248 @@
+"""Learning from logged transitions: a dataset, checked, then observed in order without acting."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.errors import DatasetError
+from metaql.meta.adapt import Lived
+from metaql.meta.finite_memory import FIRST_SLOTS, blank, compile_options, is_small
+from metaql.meta.unlike import Diary
+from metaql.policy.finiteq import FiniteQ, Knowledge
+from metaql.tasks.finite import NO_HORIZON
+from metaql.types import Transition
+
+FIELDS = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminations",
+    "truncations",
+)
+"""Arrays of a dataset, one entry per step."""
+_PLANS = 40
+"""Times that the plan is refined when all is observed; one has only a few sweeps."""
+
+
+class Log(NamedTuple):
+    """Transitions in order, states and actions numbered from 0."""
+
+    states: Int[np.ndarray, " T"]
+    actions: Int[np.ndarray, " T"]
+    rewards: Float[np.ndarray, " T"]
+    next_states: Int[np.ndarray, " T"]
+    terminated: Bool[np.ndarray, " T"]
+    truncated: Bool[np.ndarray, " T"]
+    num_states: int
+    num_actions: int
+    horizon: int
+    first_state: int
+    first_action: int
+
+
+def is_dataset(thing: Any) -> bool:
+    """Whether it is to be read as one (and not as an environment)."""
+    named = isinstance(thing, tuple) and hasattr(thing, "_asdict")
+    return isinstance(thing, Mapping) or named or hasattr(thing, "iterate_episodes")
+
+
+def read_dataset(
+    dataset: Any,
+    *,
+    num_states: int | None = None,
+    num_actions: int | None = None,
+    horizon: int | None = None,
+) -> Log:
+    """Check a dataset.
+
+    Args:
+        dataset: a mapping or named tuple with arrays of `FIELDS` (``truncations`` may be missing), or
+            a Minari dataset, which numbers its states and actions as its spaces say.
+        num_states: S; default: what the dataset's space says, else one more than the largest seen.
+        num_actions: likewise.
+        horizon: steps after which episodes are truncated; default: the longest episode that was, or
+            no limit where none was.
+
+    Raises:
+        DatasetError: an array is missing, empty or of another length; a state or action is no integer
+            in its space; a reward is not finite.
+    """
+    first_state, first_action = 0, 0
+    if hasattr(dataset, "iterate_episodes"):
+        num_states, first_state = _space(dataset, "observation_space", num_states)
+        num_actions, first_action = _space(dataset, "action_space", num_actions)
+        columns = _of_episodes(dataset)
+    else:
+        columns = dict(dataset if isinstance(dataset, Mapping) else dataset._asdict())
+    columns = _columns(columns)
+    ends = columns["terminations"], columns["truncations"] & ~columns["terminations"]
+    states = _numbers("observations", columns, first_state, num_states)
+    onto = _numbers("next_observations", columns, first_state, num_states)
+    actions = _numbers("actions", columns, first_action, num_actions)
+    return Log(
+        states=states,
+        actions=actions,
+        rewards=columns["rewards"],
+        next_states=onto,
+        terminated=ends[0],
+        truncated=ends[1],
+        num_states=num_states or int(max(states.max(), onto.max())) + 1,
+        num_actions=num_actions or int(actions.max()) + 1,
+        horizon=horizon or _longest(*ends),
+        first_state=first_state,
+        first_action=first_action,
+    )
+
+
+def _of_episodes(dataset: Any) -> dict[str, Any]:
+    """The columns of a Minari dataset, whose episodes hold one observation more than steps."""
+    rows: dict[str, list[Any]] = {name: [] for name in FIELDS}
+    for episode in dataset.iterate_episodes():
+        seen = np.asarray(episode.observations)
+        rows["observations"].append(seen[:-1])
+        rows["next_observations"].append(seen[1:])
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            rows[name].append(np.asarray(getattr(episode, name)))
+        if len(rows["truncations"][-1]):
+            # The next episode starts elsewhere, however this one was cut off.
+            rows["truncations"][-1] = np.array(rows["truncations"][-1])
+            rows["truncations"][-1][-1] |= not rows["terminations"][-1][-1]
+    return {name: np.concatenate(parts) if parts else [] for name, parts in rows.items()}
+
+
+def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
+    space = getattr(dataset, name, None)
+    found = getattr(space, "n", None)
+    return (size if found is None else int(found)), int(getattr(space, "start", 0))
+
+
+def _columns(given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Every array, of one length and of the right kind."""
+    missing = [name for name in FIELDS[:-1] if name not in given]
+    if missing:
+        raise DatasetError(
+            f"A dataset has arrays {', '.join(FIELDS)}.", f"Missing: {', '.join(missing)}."
+        )
+    columns = {name: np.asarray(given[name]) for name in FIELDS if name in given}
+    columns.setdefault("truncations", np.zeros(len(columns["rewards"]), bool))
+    shapes = {name: column.shape for name, column in columns.items()}
+    if len(set(shapes.values())) > 1 or len(shapes["rewards"]) != 1 or shapes["rewards"] == (0,):
+        raise DatasetError(
+            "Every array of a dataset has one entry per step, and there is at least one step.",
+            f"Got shapes {', '.join(f'{name} {shape}' for name, shape in shapes.items())}.",
+            "Observations are those before each step; next_observations those after it.",
+        )
+    rewards = columns["rewards"]
+    numeric = rewards.dtype.kind in "biuf"
+    wrong = np.flatnonzero(~np.isfinite(rewards.astype(np.float32))) if numeric else [0]
+    if len(wrong):
+        raise DatasetError(
+            "Rewards must be finite numbers.", f"Step {wrong[0]} has {rewards[wrong[0]]!r}."
+        )
+    for name in ("terminations", "truncations"):
+        if columns[name].dtype.kind not in "biu":
+            raise DatasetError(f"`{name}` must be true or false.", f"Got {columns[name].dtype}.")
+        columns[name] = columns[name].astype(bool)
+    return columns | {"rewards": rewards.astype(np.float32)}
+
+
+def _numbers(
+    name: str, columns: dict[str, np.ndarray], first: int, size: int | None
+) -> Int[np.ndarray, " T"]:
+    """A column of integers as numbers from 0, all inside its space."""
+    column = columns[name]
+    whole = column.dtype.kind in "iu"
+    shifted = column.astype(np.int64) - first if whole else np.full(len(column), -1)
+    outside = (shifted < 0) | (shifted >= (size or np.iinfo(np.int32).max))
+    if outside.any():
+        step = int(np.flatnonzero(outside)[0])
+        last = "" if size is None else f" to {first + size - 1}"
+        raise DatasetError(
+            f"`{name}` must be integers from {first}{last}.",
+            f"Step {step} has {column[step]!r}.",
+            "Number them from 0, or give num_states and num_actions as they are.",
+        )
+    return shifted
+
+
+def _longest(terminated: Bool[np.ndarray, " T"], truncated: Bool[np.ndarray, " T"]) -> int:
+    """Steps of the longest episode that was truncated; no limit where none was."""
+    ends = np.flatnonzero(terminated | truncated)
+    lengths = np.diff(ends, prepend=-1)
+    cut = lengths[truncated[ends]]
+    return int(cut.max()) if len(cut) else NO_HORIZON
+
+
+class Learned(NamedTuple):
+    """What a log has taught."""
+
+    memory: Knowledge
+    rows: dict[int, int]
+    """State -> its row."""
+    diary: Diary
+    lived: Lived
+
+
+def learn(learner: FiniteQ, log: Log) -> Learned:
+    """Observe every transition in order, then plan."""
+    both = np.stack([log.states, log.next_states], -1).reshape(-1)
+    rows = {int(state): row for row, state in enumerate(dict.fromkeys(both.tolist()))}
+    here, there = (
+        np.asarray([rows[int(state)] for state in column], np.int32)
+        for column in (log.states, log.next_states)
+    )
+    capacity = min(len(rows) + 1, log.num_states)
+    ended = log.terminated | log.truncated
+    memory = blank(
+        capacity,
+        log.num_actions,
+        None if learner.slots is None else _slots(here, log.actions, there),
+        num_states=log.num_states,
+        horizon=log.horizon,
+        episodes=int(ended.sum()) + 1,
+    )
+    actions = log.actions.astype(np.int32)
+    columns: Any = (here, actions, log.rewards, there, log.terminated, log.truncated)
+    steps = Transition(*columns)
+    diary = Diary()
+    for t in range(len(here)):
+        diary.write(jax.tree.map(lambda column, t=t: column[t], steps))
+    # Whole powers of two, so that logs of like length share one program.
+    room = 1 << (len(here) - 1).bit_length()
+    padded = jax.tree.map(lambda column: np.resize(column, room), steps)
+    memory = _compiled(is_small(memory))(learner, memory, padded, np.int32(len(here)))
+    ends = np.flatnonzero(ended)
+    starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else ends
+    whole = log.rewards[: ends[-1] + 1] if len(ends) else log.rewards[:0]
+    returns = np.add.reduceat(whole.astype(np.float64), starts) if len(ends) else np.zeros(0)
+    lengths = (ends - starts + 1).astype(np.int64)
+    return Learned(memory, rows, diary, Lived(returns, lengths, log.first_state, log.first_action))
+
+
+def _slots(states: np.ndarray, actions: np.ndarray, onto: np.ndarray) -> int:
+    """Most distinct successors of any pair (a power of two), and one more that may come."""
+    triples = np.unique(np.stack([states, actions, onto]), axis=1)
+    most = int(np.unique(triples[:2], axis=1, return_counts=True)[1].max())
+    return max(FIRST_SLOTS, 1 << most.bit_length())
+
+
+def _observe(
+    learner: FiniteQ, memory: Knowledge, steps: Transition, number: Int[Array, ""]
+) -> Knowledge:
+    def one(t: Array, memory: Knowledge) -> Knowledge:
+        return learner.learn(memory, jax.tree.map(lambda column: column[t], steps))
+
+    memory = jax.lax.fori_loop(0, number, one, memory)
+    return jax.lax.fori_loop(0, _PLANS, lambda _, known: learner.replan(known), memory)
+
+
+@functools.cache
+def _compiled(small: bool) -> Callable[..., Knowledge]:
+    return jax.jit(_observe, donate_argnames="memory", compiler_options=compile_options(small))

@@ -1,0 +1,77 @@
+"""How much a posterior deviation is worth: optimism matched to what is left of the lifetime.
+
+For one normal arm among known ones the optimal optimism is known in closed form to good accuracy
+(Brezzi & Lai 2002, "Optimal learning and experimentation in bandit problems", eq. 16): it depends only
+on how many pulls are left per pull already made. That curve is the start; a dozen weights, trained by
+what whole lifetimes return, bend it by what else matters: sizes, how surely things happen, the share
+of the lifetime left.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+FEATURES = 8
+"""Facts about the lifetime that count besides pulls left per pull made."""
+
+
+def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
+    """Deviations of optimism for ``ratio`` pulls left per pull made (Brezzi & Lai 2002).
+
+    A smooth curve through their piecewise one: ``sqrt(ratio / 2)`` for few, ``sqrt(2 log ratio -
+    log log ratio - log 16 pi)`` for many.
+    """
+    ratio = jnp.maximum(ratio, 1e-6)
+    log = jnp.log(ratio)
+    few = jnp.sqrt(ratio / 2.0)
+    some = 0.49 - 0.11 / jnp.sqrt(ratio)
+    more = 0.63 - 0.26 / jnp.sqrt(ratio)
+    many = 0.77 - 0.58 / jnp.sqrt(ratio)
+    safe = jnp.maximum(log, 2.7)
+    most = jnp.sqrt(2.0 * safe - jnp.log(safe) - jnp.log(16.0 * jnp.pi))
+    curve = jnp.where(ratio <= 15.0, many, most)
+    curve = jnp.where(ratio <= 5.0, more, curve)
+    curve = jnp.where(ratio <= 1.0, some, curve)
+    return jnp.where(ratio <= 0.2, few, curve)
+
+
+class Curiosity(eqx.Module):
+    """From pulls left, pulls made and facts about the lifetime to deviations of optimism."""
+
+    level: Float[Array, ""]
+    """Logarithm of an overall factor."""
+    crowd: Float[Array, ""]
+    """Power of the number of states met by which visits per state are fewer than steps left."""
+    by_ratio: Float[Array, ""]
+    """How the factor's logarithm moves with that of pulls left per pull made."""
+    by_fact: Float[Array, " F"]
+    """How it moves with each of the facts."""
+
+    def __init__(self) -> None:
+        """At first the closed form."""
+        self.level, self.crowd, self.by_ratio = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
+        self.by_fact = jnp.zeros(FEATURES)
+
+    def __call__(
+        self,
+        visits: Float[Array, "*K"],
+        strength: Float[Array, ""],
+        steps_left: Float[Array, ""],
+        states_met: Float[Array, ""],
+        facts: Float[Array, " F"],
+    ) -> Float[Array, "*K"]:
+        """Deviations for indices with this many visits.
+
+        Args:
+            visits: of any shape.
+            strength: visits that what was known beforehand counts as.
+            steps_left: expected number of steps until the lifetime ends.
+            states_met: among how many states these steps divide.
+            facts: what else is known of the lifetime, `FEATURES` numbers of order 1.
+        """
+        made = visits + jnp.clip(strength, 0.1, 10.0)
+        ratio = steps_left / (jnp.maximum(states_met, 1.0) ** self.crowd * made)
+        bend = self.level + self.by_ratio * jnp.log(ratio + 1e-6) / 5.0 + self.by_fact @ facts
+        return gittins_deviations(ratio) * jnp.exp(jnp.clip(bend, -4.0, 3.0))

@@ -1,0 +1,167 @@
+"""FiniteQ: one learner for any finite MDP, from one state to thousands.
+
+Evidence -> posterior over models, its own hyper-parameters inferred -> optimistic plan -> action. How
+optimistic is learned across tasks; what is believed of a kind of task before its first step is fitted
+across tasks (`Hyperprior`). Equivariant: relabelling states or actions relabels the output.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from metaql.embedding.embed import Clock
+from metaql.embedding.evidence import (
+    Evidence,
+    no_evidence,
+    num_states,
+    reward_unit,
+    spread_weights,
+)
+from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
+from metaql.embedding.judging import observe
+from metaql.policy.curiosity import Curiosity
+from metaql.policy.outlook import (
+    SHORT,
+    Lift,
+    Model,
+    Plan,
+    flat,
+    no_plan,
+    posterior,
+    sweep,
+    task_discount,
+)
+from metaql.types import Decision, PRNGKey, TaskSpec, Transition
+
+_UNLIMITED = 200.0
+"""Steps an episode is expected to take where nothing limits it and none has ended."""
+
+
+class Knowledge(NamedTuple):
+    """Memory of FiniteQ in one lifetime."""
+
+    evidence: Evidence
+    plan: Plan
+    """Optimistic values, refreshed every step."""
+    clock: Clock
+    spec: TaskSpec
+
+
+def no_knowledge(spec: TaskSpec, slots: int | None) -> Knowledge:
+    """Nothing seen and nothing planned; ``slots`` as in `no_evidence`."""
+    zero = jnp.zeros(())
+    return Knowledge(no_evidence(spec, slots), no_plan(spec), Clock(zero, zero), spec)
+
+
+class FiniteQ(eqx.Module):
+    """Meta-learned Q-learner for finite MDPs; see `metaql.types.Learner` for its three functions."""
+
+    prior: Hyperprior
+    curiosity: Curiosity
+    slots: int | None = eqx.field(static=True, default=None)
+    """Successors remembered per pair; None: all, in dense arrays."""
+    sweeps: int = eqx.field(static=True, default=8)
+    """Most Bellman sweeps per step, for horizons over `SHORT`."""
+
+    def init(self, key: PRNGKey, spec: TaskSpec) -> Knowledge:
+        """Knowledge before the first step."""
+        del key
+        return self.replan(no_knowledge(spec, self.slots))
+
+    def act(self, key: PRNGKey, memory: Knowledge, state: Int[Array, ""]) -> Decision:
+        """Greedy on the optimistic values, ties broken at random."""
+        mask = memory.spec.action_mask
+        values = jnp.where(mask, memory.plan.q[state], -jnp.inf)
+        noise = jax.random.uniform(key, values.shape)
+        close = values >= values.max() - 1e-5 * jnp.abs(values.max())
+        action = jnp.argmax(jnp.where(close, noise, -1.0)).astype(jnp.int32)
+        estimate = jnp.where(mask, self.believed(memory).q[state], -jnp.inf)
+        return Decision(action, values, estimate)
+
+    def update(self, key: PRNGKey, memory: Knowledge, transition: Transition) -> Knowledge:
+        """Judge and count the transition, then plan anew."""
+        del key
+        return self.replan(self.learn(memory, transition))
+
+    def learn(self, memory: Knowledge, transition: Transition) -> Knowledge:
+        """Judge and count the transition; the plan stays as it was, but for the unit of reward."""
+        ended = transition.terminated | transition.truncated
+        clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
+        evidence = observe(memory.evidence, self.prior, memory.spec, transition)
+        # The first reward that is not zero tells the unit; until then hopes were in units of 1.
+        told = (memory.evidence.peak == 0) & (evidence.peak > 0)
+        factor = jnp.where(told, reward_unit(evidence, self.prior), 1.0)
+        factor = jnp.where(self.prior.unit > 0, 1.0, factor)
+        plan = jax.tree.map(lambda x: x * factor, memory.plan)
+        return memory._replace(evidence=evidence, clock=clock, plan=plan)
+
+    def replan(self, memory: Knowledge) -> Knowledge:
+        """Optimistic values for what is known now, from the last ones on."""
+        model = posterior(memory.evidence, self.prior, memory.spec)
+        lift = self.lift(memory, model)
+        discount, endless = task_discount(memory.spec)
+        left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
+        start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
+        times = jnp.where(endless, self.sweeps, left)
+
+        def once(_: Array, plan: Plan) -> Plan:
+            return sweep(model, lift, plan, discount, endless)
+
+        return memory._replace(plan=jax.lax.fori_loop(0, times, once, start))
+
+    def lift(self, memory: Knowledge, model: Model) -> Lift:
+        """Deviations of optimism at every index."""
+        steps_left, facts = self.outlook(memory)
+        met = memory.evidence.met.sum()
+        arguments = (steps_left, met, facts)
+        return Lift(
+            self.curiosity(model.visits, model.strength, *arguments),
+            self.curiosity(memory.evidence.arrival.visits, model.arrival_strength, *arguments),
+            self.curiosity(jnp.zeros(()), model.strength, *arguments),
+        )
+
+    def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:
+        """Steps left in the lifetime, and the facts that `Curiosity` sees."""
+        seen, clock, spec = memory.evidence, memory.clock, memory.spec
+        horizon = jnp.minimum(spec.horizon.astype(jnp.float32), 1e4)
+        usual = jnp.minimum(horizon, _UNLIMITED)
+        length = (seen.steps - clock.step + usual) / (clock.episode + 1.0)
+        episodes = spec.episodes.astype(jnp.float32)
+        later = jnp.maximum(episodes - clock.episode - 1.0, 0.0) * length
+        left = later + jnp.clip(
+            jnp.maximum(length, 1.0), 1.0, jnp.maximum(horizon - clock.step, 1.0)
+        )
+        spread = spread_weights(seen, self.prior) @ jnp.log(jnp.asarray(SPREADS))
+        facts = [
+            jnp.log(left) / 5.0,
+            left / (left + seen.steps),
+            jnp.log(seen.met.sum() + 1.0) / 3.0,
+            seen.met.sum() / num_states(spec),
+            jnp.log(spec.action_mask.sum()) / 2.0,
+            jnp.log(horizon) / 4.0,
+            spread / 3.0,
+            (seen.pair.visits > 0).sum() / (seen.met.sum() * spec.action_mask.sum() + 1.0),
+        ]
+        return left, jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
+
+    def believed(self, memory: Knowledge) -> Plan:
+        """Posterior mean values of the whole task, planned to the end."""
+        model = posterior(memory.evidence, self.prior, memory.spec)
+        discount, endless = task_discount(memory.spec)
+        times = jnp.where(endless, 300, jnp.minimum(memory.spec.horizon, SHORT))
+        start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
+
+        def once(_: Array, plan: Plan) -> Plan:
+            return sweep(model, flat(model), plan, discount, endless)
+
+        return jax.lax.fori_loop(0, times, once, start)
+
+
+def untrained() -> FiniteQ:
+    """The hand-set rule that training starts from."""
+    return FiniteQ(broad(), Curiosity())

@@ -1,0 +1,265 @@
+"""The posterior over models that the evidence leaves, and planning in it.
+
+One Bellman sweep, with n(s, a) visits and y(s') what arriving in s' is worth:
+
+    y(s')   = g r(s') + gamma l(s') V(s')                                   (+ c_s dev y(s'))
+    E y     = kept(s, a) mean_n y + (1 - kept(s, a)) sum_o w_o y_o(s)
+    Q(s, a) = (1 - g) r(s, a) + E g r(s') + stay(s, a) (E y - E g r(s'))    (+ c dev Q(s, a))
+    V(s)    = max_a Q(s, a)
+
+``mean_n`` is over the successors counted, ``kept`` the posterior share of n visits against the prior's
+concentration, averaged over its candidates; w_o says where a fresh successor comes from: any state
+alike, one that other actions have led to, the state itself, a state never met. A state never met has
+a row of its own: it is like any other in which nothing was tried. g is the probability that rewards
+belong to the state arrived in, l and stay the probabilities of going on. The terms in parentheses are
+what is added for acting: posterior deviations of the one-step target, times `Curiosity`'s c (in the
+spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metaql.embedding import successors as after
+from metaql.embedding.evidence import (
+    Evidence,
+    Means,
+    Outcomes,
+    Rates,
+    arrival_means,
+    end_rates,
+    num_states,
+    origin_weights,
+    outcomes,
+    pair_means,
+    reward_unit,
+)
+from metaql.embedding.hyperprior import Hyperprior
+from metaql.embedding.successors import Successors
+from metaql.types import TaskSpec
+
+LONGEST = 100.0
+"""Horizons beyond this many steps are planned with the discount of this one."""
+SHORT = 16
+"""Horizons up to this many steps are planned step by step, to the very end."""
+
+
+class Moments(NamedTuple):
+    """Mean and variance, at every index and at one never visited."""
+
+    mean: Float[Array, "*K"]
+    variance: Float[Array, "*K"]
+    fresh_mean: Float[Array, ""]
+    fresh_variance: Float[Array, ""]
+
+
+class Model(NamedTuple):
+    """Posterior over models, ready to be planned in."""
+
+    successors: Successors
+    visits: Float[Array, "S A"]
+    reward: Moments
+    """Of the part of rewards that pairs explain, ``[S, A]``."""
+    landing: Moments
+    """Of the part that arrivals explain, ``[S]``."""
+    onward: Moments
+    """Probability of going on after arrival, ``[S]``."""
+    stay: Moments
+    """Probability of going on by pair, ``[S, A]``."""
+    outcomes: Outcomes
+    origins: Float[Array, " 4"]
+    met: Bool[Array, " S"]
+    unmet_share: Float[Array, ""]
+    """Share of all states that was never met."""
+    mask: Bool[Array, "S A"]
+    strength: Float[Array, ""]
+    """Visits that what is usual counts as, for rewards by pair."""
+    arrival_strength: Float[Array, ""]
+
+
+def posterior(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Model:
+    """Everything a sweep needs of the evidence."""
+    unit = reward_unit(seen, prior)
+    pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
+    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
+    ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
+    pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
+    arrival_ends = end_rates(seen.arrival, prior.arrival_ends, seen.log_arrival_ends)
+    return Model(
+        successors=seen.successors,
+        visits=seen.pair.visits,
+        reward=_share(pair, 1.0 - by_arrival),
+        landing=_share(arrival, by_arrival),
+        onward=_going_on(arrival_ends, ends_by_arrival),
+        stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
+        outcomes=outcomes(seen, prior),
+        origins=origin_weights(seen, prior, spec),
+        met=seen.met,
+        unmet_share=1.0 - seen.met.sum() / num_states(spec),
+        mask=spec.state_mask[:, None] & spec.action_mask,
+        strength=pair.strength,
+        arrival_strength=arrival.strength,
+    )
+
+
+def _share(means: Means, probability: Float[Array, ""]) -> Moments:
+    """The part of rewards that this explanation has, where it is open which one holds."""
+    return Moments(*(probability * part for part in means[:4]))
+
+
+def _going_on(ends: Rates, probability: Float[Array, ""]) -> Moments:
+    """Probability of going on where this explanation of the ends holds with ``probability``.
+
+    Each of the two counts with the power of its probability (a logarithmic pool): what both call an
+    end is one.
+    """
+    mean, fresh = ((1.0 - rate) ** probability for rate in (ends.mean, ends.fresh_mean))
+    return Moments(mean, probability * ends.variance, fresh, probability * ends.fresh_variance)
+
+
+class Lift(NamedTuple):
+    """How many posterior deviations to add, everywhere; all zero: the posterior mean."""
+
+    pair: Float[Array, "S A"]
+    arrival: Float[Array, " S"]
+    fresh: Float[Array, ""]
+
+
+class Plan(NamedTuple):
+    """Values of every pair, and of a state never met."""
+
+    q: Float[Array, "S A"]
+    fresh: Float[Array, ""]
+
+
+def no_plan(spec: TaskSpec) -> Plan:
+    """All zero."""
+    return Plan(jnp.zeros((spec.state_mask.shape[0], spec.action_mask.shape[0])), jnp.zeros(()))
+
+
+def flat(model: Model) -> Lift:
+    """No optimism."""
+    size = model.mask.shape
+    return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()))
+
+
+def sweep(
+    model: Model, lift: Lift, plan: Plan, discount: Float[Array, ""], endless: Bool[Array, ""]
+) -> Plan:
+    """One Bellman sweep.
+
+    Args:
+        model: from `posterior`.
+        lift: of `Curiosity`, or `flat`.
+        plan: the values so far (with one step less to go, when ``endless`` is false).
+        discount: gamma.
+        endless: whether values are those of a fixed point. Then the row of the states never met, which
+            mostly lead to each other, is solved for itself: by sweeps it would take 1 / (1 - gamma).
+    """
+    values = jnp.where(model.mask, plan.q, -jnp.inf).max(-1)
+    values = jnp.where(model.mask.any(-1), values, 0.0)
+    landing, onward = model.landing, model.onward
+    landed = _land(landing[:2], lift.arrival)
+    fresh_landed = _land(landing[2:], lift.fresh)
+    worth = landed + _on(onward[:2], discount * values, lift.arrival)
+    fresh_worth = fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
+
+    both = jnp.stack([worth, worth**2, landed])
+    fresh_both = jnp.stack([fresh_worth, fresh_worth**2, fresh_landed])
+    top = jnp.where(model.met, worth, -jnp.inf).max()
+    top = jnp.maximum(top, jnp.where(model.unmet_share > 0, fresh_worth, -jnp.inf))
+    (mean, square, paid), (fresh_mean, fresh_square, fresh_paid), own = foresee(
+        model, both, fresh_both
+    )
+    spread = model.outcomes.narrow * jnp.maximum(square - mean**2, 0.0)
+    q = _act(model.reward[:2], model.stay[:2], (mean, spread, paid), lift.pair, top)
+    q = jnp.where(model.mask, q, 0.0)
+
+    # The row of a state never met: nothing tried, so every action is alike.
+    spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
+    later = (fresh_mean, spread, fresh_paid)
+    next_fresh = _act(model.reward[2:], model.stay[2:], later, lift.fresh, top)
+    # Solved for itself, where it is the best there is: below, optimism turns the slope around.
+    loop = model.stay.fresh_mean * own * model.onward.fresh_mean * discount
+    solved = plan.fresh + (next_fresh - plan.fresh) / (1.0 - loop)
+    return Plan(q, jnp.where(endless & (fresh_worth >= top), solved, next_fresh))
+
+
+def foresee(
+    model: Model, values: Float[Array, "C S"], fresh: Float[Array, " C"]
+) -> tuple[Float[Array, "C S A"], Float[Array, " C"], Float[Array, ""]]:
+    """Posterior mean of each row of ``values`` after acting.
+
+    Args:
+        model: from `posterior`.
+        values: of arriving in every state.
+        fresh: of arriving in one never met.
+
+    Returns:
+        For every pair; for one of a state never met; and how likely that leads to another such state.
+    """
+    met = model.met.astype(values.dtype)
+    share = met / jnp.maximum(met.sum(), 1.0) * (1.0 - model.unmet_share)
+    everywhere = values @ share + model.unmet_share * fresh
+    counted = after.expectation(model.successors, model.outcomes.weights, values)
+    kept = model.outcomes.kept
+    tried = (model.visits * kept).sum(-1)
+    pooled = (counted * model.visits).sum(-1) / jnp.maximum(tried, 1e-6)
+    pooled = jnp.where(tried > 0, pooled, everywhere[:, None])
+    anywhere, pool, itself, unmet = model.origins
+    base = anywhere * everywhere[:, None] + pool * pooled + itself * values + unmet * fresh[:, None]
+    own = (anywhere + pool) * model.unmet_share + itself + unmet
+    fresh_mean = (anywhere + pool) * (values @ share) + own * fresh
+    return counted + (1.0 - kept) * base[..., None], fresh_mean, own
+
+
+def _land(landing: tuple[Array, ...], lift: Float[Array, "*K"]) -> Float[Array, "*K"]:
+    """What is paid on arrival, whether or not that is the end."""
+    mean, variance = landing
+    return mean + lift * jnp.sqrt(variance)
+
+
+def _on(
+    onward: tuple[Array, ...], later: Float[Array, "*K"], lift: Float[Array, "*K"]
+) -> Float[Array, "*K"]:
+    """What going on after arrival is worth; no likelier than certain, however optimistic."""
+    return _goes_on(onward, later, lift) * later
+
+
+def _act(
+    reward: tuple[Array, ...],
+    stay: tuple[Array, ...],
+    worth: tuple[Float[Array, "*K"], Float[Array, "*K"], Float[Array, "*K"]],
+    lift: Float[Array, "*K"],
+    top: Float[Array, ""],
+) -> Float[Array, "*K"]:
+    """Value of acting: mean and posterior variance of ``worth`` are of what its successors are worth.
+
+    Optimism about successors takes them no higher than the best state: without that bound it would
+    feed on itself.
+    """
+    (mean, variance), (later, spread, paid) = reward, worth
+    stays = _goes_on(stay, later - paid, lift)
+    both = lift * jnp.sqrt(variance + stays**2 * spread)
+    room = lift * jnp.sqrt(variance) + stays * jnp.maximum(top - later, 0.0)
+    return mean + paid + stays * (later - paid) + jnp.minimum(both, room)
+
+
+def _goes_on(
+    chance: tuple[Array, ...], later: Float[Array, "*K"], lift: Float[Array, "*K"]
+) -> Float[Array, "*K"]:
+    """Optimistic probability of going on to what is worth ``later``; never more than certain."""
+    mean, variance = chance
+    return jnp.clip(mean + jnp.sign(later) * lift * jnp.sqrt(variance), 0.0, 1.0)
+
+
+def task_discount(spec: TaskSpec) -> tuple[Float[Array, ""], Bool[Array, ""]]:
+    """Discount to plan with, and whether it stands for an end that is not planned to the step."""
+    horizon = spec.horizon.astype(jnp.float32)
+    endless = horizon > SHORT
+    discount = 1.0 - 1.0 / jnp.clip(horizon, 2.0, LONGEST)
+    return jnp.where(endless, discount, 1.0), endless

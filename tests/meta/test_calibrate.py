@@ -1,0 +1,46 @@
+"""Calibration: quantiles that are known are found, and intervals hold what they promise."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from metaql.meta.calibrate import Verdicts, fit_bounds, fit_calibration, verdicts
+from metaql.policy.finiteq import untrained
+from metaql.policy.uncertainty import NUM_FACTS, Calibration, Z
+from metaql.tasks.families.random_mdp import RandomMDP
+
+
+def test_known_quantiles_are_found():
+    """Errors three times as wide above as a normal's, and half as wide below; odds by design."""
+    rng = np.random.default_rng(0)
+    error = np.abs(rng.normal(size=20_000))
+    error = np.where(rng.random(20_000) < 0.5, 3.0 * error, -0.5 * error)
+    facts = np.zeros((20_000, NUM_FACTS))
+    facts[:, 0], facts[:, -1] = 1.0, rng.normal(size=20_000)
+    right = rng.random(20_000) < 1.0 / (1.0 + np.exp(-2.0 * facts[:, -1]))
+    seen = Verdicts(error, facts, right, right.astype(float), right, facts)
+    fitted = fit_bounds([seen])
+    np.testing.assert_allclose(
+        Z * np.exp(fitted.weights[:, 0]), [0.5 * 1.645, 3 * 1.645], rtol=0.06
+    )
+    np.testing.assert_allclose(fitted.odds[-1], 2.0, rtol=0.1)
+
+
+@pytest.mark.slow
+def test_intervals_cover_tasks_that_were_not_used():
+    family, learner = RandomMDP(num_states=5, num_actions=3), untrained()
+
+    def draw(seed, split):
+        keys = jax.random.split(jax.random.key(seed), 64)
+        return jax.vmap(lambda key: family.sample(key, split))(keys)
+
+    steps = {"num_steps": 160, "episodes": 16}
+    key = jax.random.key(1)
+    fitted = fit_calibration([learner], [draw(0, "train")], key, num_steps=[160], episodes=[16])
+    before = verdicts(learner, Calibration(), draw(2, "test"), key, **steps)
+    after = verdicts(learner, fitted, draw(2, "test"), key, **steps)
+    assert abs(after.coverage() - 0.9) < 0.05
+    assert abs(after.coverage() - 0.9) < abs(before.coverage() - 0.9)
+    assert abs(after.promised.mean() - after.right.mean()) < 0.08

@@ -1,0 +1,165 @@
+"""FiniteQ on the host: memory that grows changes nothing; what is known when the episodes are over."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+
+import metaql
+from metaql.errors import CheckpointError, EnvironmentFaultError, UnknownNameError, UsageError
+from metaql.meta import finite_adapt, finite_agent, finite_memory
+from metaql.meta.finite_adapt import judgement
+from metaql.meta.finite_memory import Rows, blank, more_slots, widen
+from metaql.policy.finiteq import FiniteQ
+from metaql.tasks.finite import NO_HORIZON
+
+
+@pytest.fixture(scope="module")
+def agent(make_agent):
+    return make_agent()
+
+
+@pytest.fixture(scope="module")
+def adapted(agent, maze):
+    return agent.adapt(maze(start=5), episodes=4)
+
+
+def live(agent, env, patch, rows, slots, episodes=6):
+    """A lifetime whose memory has this room at first, with the actions taken."""
+    actions = []
+    step = env.step
+    env.step = lambda action: actions.append(int(action)) or step(action)
+    with patch.context() as changed:
+        changed.setattr(finite_memory, "FIRST_ROWS", rows)
+        changed.setattr(finite_agent, "FIRST_SLOTS", slots)
+        if slots is None:
+            changed.setattr(finite_agent, "_DENSE", 100)
+        adapted = agent.adapt(env, episodes=episodes, seed=1)
+    return actions, adapted
+
+
+def test_a_memory_that_grows_knows_what_a_full_one_does(agent, maze, monkeypatch):
+    few, small = live(agent, maze(), monkeypatch, rows=3, slots=4)
+    full, large = live(agent, maze(), monkeypatch, rows=12, slots=12)
+    assert small.memory.spec.state_mask.shape == (12,)
+    assert small.memory.evidence.successors.counts.shape[-1] > 4
+    assert few == full
+    assert len(few) > 60
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
+        small.memory.evidence._replace(successors=0),
+        large.memory.evidence._replace(successors=0),
+    )
+    np.testing.assert_allclose(small.q_table(), large.q_table(), atol=1e-4)
+
+
+def test_rows_by_need_know_what_dense_arrays_do(make_agent, maze, monkeypatch):
+    """The same steps in both layouts (shared profiles are judged in the sparse one only)."""
+    agent = make_agent(profile_odds=-1e4)
+    told = []
+    original = finite_adapt.FiniteCompanion.next
+
+    def spy(self, clock, last, state):
+        told.append(last)
+        return original(self, clock, last, state)
+
+    monkeypatch.setattr(finite_adapt.FiniteCompanion, "next", spy)
+    _, small = live(agent, maze(), monkeypatch, rows=3, slots=4)
+    dense = FiniteQ(small.learner.prior, small.learner.curiosity)
+    learn = eqx.filter_jit(dense.learn)
+    memory = blank(12, 2, None, num_states=12, horizon=NO_HORIZON, episodes=6)
+    for last in told:
+        memory = learn(memory, last)
+    assert memory.evidence.profiled is None
+    table = judgement(dense, memory, small.calibration).mean
+    met = sorted(small.rows)
+    np.testing.assert_allclose(small.q_table()[met], table[met], rtol=1e-3, atol=1e-4)
+
+
+def test_new_rows_are_those_of_a_fresh_memory():
+    small, large = blank(3, 2, 4, num_states=9), blank(9, 2, 6, num_states=9)
+    small = small._replace(plan=small.plan._replace(q=np.full((3, 2), 7.0, np.float32)))
+    wide = widen(small, 9, 6, spare=2)
+    assert (wide.plan.q == 7.0).all()
+    same = jax.tree.map(np.array_equal, wide._replace(plan=0), large._replace(plan=0))
+    assert all(jax.tree.leaves(same._replace(spec=same.spec._replace(horizon=True, episodes=True))))
+
+
+def test_rows_are_given_in_order_and_one_stays_spare(monkeypatch):
+    monkeypatch.setattr(finite_memory, "FIRST_ROWS", 2)
+    rows = Rows(20)
+    assert [rows(state) for state in (7, 3, 7)] == [0, 1, 0]
+    assert rows.room_for({7}) == 8
+    assert rows.room_for(set(range(8, 16))) == 20
+    assert [more_slots(4, 100), more_slots(4, 6), more_slots(8, 6)] == [8, 6, 8]
+
+
+def test_the_learner_fits_the_size(agent):
+    assert agent.learner_for(10, 3).slots is None
+    assert agent.learner_for(11, 3).slots == 4
+    assert agent.learner_for(11, 3, slots=9).slots == 9
+    with pytest.raises(UnknownNameError, match="many_states"):
+        agent.learner_for(4, 2, "lake")
+
+
+def test_beliefs_are_of_the_states_met(adapted):
+    beliefs = adapted.beliefs()
+    assert list(beliefs.states) == [state + 5 for state in adapted.rows]
+    assert (beliefs.low <= beliefs.mean).all()
+    assert (beliefs.mean <= beliefs.high).all()
+    assert ((beliefs.best > 0.0) & (beliefs.best <= 1.0)).all()
+    np.testing.assert_allclose(adapted.q_table()[beliefs.states - 5], beliefs.mean)
+
+
+def test_predict_is_greedy_on_what_is_believed_also_where_never_met(adapted, maze):
+    table = adapted.q_table()
+    assert table.shape == (12, 2)
+    actions, _ = adapted.predict(np.arange(5, 17))
+    np.testing.assert_array_equal(actions, table.argmax(1))
+    assert adapted.predict(5, deterministic=False)[0] in (0, 1)
+    with pytest.raises(UsageError, match="from 5 to 16"):
+        adapted.predict(4)
+    assert repr(adapted).startswith("FiniteAdapted(4 episodes, mean return ")
+
+
+def test_what_was_learned_survives_a_failing_environment(agent, maze):
+    env = maze()
+    good = env.step
+    env.step = lambda action: good(action) if env.age < 7 else 1 / 0
+    with pytest.raises(EnvironmentFaultError, match="ZeroDivision") as caught:
+        agent.adapt(env, episodes=3)
+    assert float(caught.value.adapted.memory.evidence.steps) == 7
+
+
+@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"seed": -1}, {"num_states": 4}])
+def test_requests_that_make_no_sense_are_usage_errors(agent, maze, wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        agent.adapt(maze(), **wrong)
+
+
+def test_an_agent_comes_back_as_it_was_saved(agent, tmp_path):
+    agent.save(tmp_path / "a")
+    again = metaql.load(tmp_path / "a")
+    assert type(again) is type(agent)
+    assert repr(again) == "FiniteAgent('finite', kinds of task: many_states, one_state)"
+    same = jax.tree.map(np.array_equal, agent.priors, again.priors)
+    assert all(jax.tree.leaves(same))
+    (tmp_path / "a" / "tensors.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError):
+        metaql.load(tmp_path / "a")
+
+
+def test_sizes_beyond_training_are_warned_of(make_agent, maze):
+    agent = make_agent(card={"range": {"states": [2, 10], "actions": [2, 5]}})
+    warnings = agent.adapt(maze(), episodes=1).warnings
+    assert len(warnings) == 1
+    assert "states: 12" in warnings[0]
+
+
+def test_an_environment_whose_rules_change_is_warned_of(agent, maze):
+    calm = agent.adapt(maze(successors=1), episodes=15, seed=2)
+    assert calm.warnings == []
+    restless = agent.adapt(maze(successors=1, period=60), episodes=15, seed=2)
+    assert any("not stationary" in warning for warning in restless.warnings)

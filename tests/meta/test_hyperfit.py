@@ -1,0 +1,45 @@
+"""The fitted prior recovers how a family is made, where that is known."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaql.embedding.hyperprior import SPREADS, broad
+from metaql.meta.experience import Judge, q_learning_experience
+from metaql.meta.hyperfit import fit_hyperprior
+from metaql.tasks.families import Bandit, RandomMDP
+
+
+def experience(family, agents, steps):
+    scribe = Judge(broad(), None)
+    return q_learning_experience(
+        family, jax.random.key(0), agents=agents, steps=steps, scribe=scribe, chunk=steps
+    )
+
+
+def test_random_mdps_are_recovered():
+    """Dirichlet(1) over 5 states, means N(1, 1), noise of variance 1, rewards by pair, no ends."""
+    fitted = fit_hyperprior([experience(RandomMDP(5, 3), 96, 400)])
+    unit = float(fitted.unit)
+    assert unit > 0
+    np.testing.assert_allclose(fitted.pair.mean * unit, 1.0, atol=0.25)
+    np.testing.assert_allclose(fitted.pair.noise * unit**2, 1.0, rtol=0.15)
+    np.testing.assert_allclose(fitted.pair.between * unit**2, 1.0, rtol=0.4)
+    assert SPREADS[int(jnp.argmax(fitted.log_spread))] == 4.0
+    assert float(fitted.reward_odds) < -2.5
+    assert int(jnp.argmax(fitted.origins)) == 0
+    assert float(fitted.pair_ends.rate) < 0.01
+
+
+def test_coins_are_recovered_beside_measurements():
+    """Uniform success probabilities: mean 1/2, variance 1/12 between arms and 1/6 within."""
+    coins = experience(Bandit(8, horizon=100), 96, 256)
+    measured = experience(Bandit(8, horizon=100, kind="normal"), 96, 256)
+    fitted = fit_hyperprior([coins, measured])
+    assert float(fitted.unit) == 0.0
+    np.testing.assert_allclose(fitted.pair_two.mean, 0.5, atol=0.08)
+    np.testing.assert_allclose(fitted.pair_two.noise, 1 / 6, rtol=0.15)
+    np.testing.assert_allclose(fitted.pair_two.between, 1 / 12, rtol=0.4)
+    assert abs(float(fitted.pair.mean)) < 0.1

@@ -1,0 +1,101 @@
+"""Learning from logs: what was logged is learned as if lived, and what is no log is named."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from metaql.errors import DatasetError
+from metaql.meta.offline import read_dataset
+
+
+def corridor(steps=60):
+    """Three cells, right is action 1; the last one pays 1 and ends."""
+    rng, cell, rows = np.random.default_rng(0), 0, []
+    for _ in range(steps):
+        action = int(rng.integers(2))
+        onto = max(cell + 2 * action - 1, 0)
+        rows.append((cell, action, float(onto == 2), onto, onto == 2, False))
+        cell = 0 if onto == 2 else onto
+    names = ("observations", "actions", "rewards", "next_observations", "terminations")
+    return dict(zip((*names, "truncations"), map(np.array, zip(*rows, strict=True)), strict=True))
+
+
+def test_a_log_teaches_without_acting(make_agent):
+    adapted = make_agent().adapt(corridor(), horizon=20)
+    np.testing.assert_array_equal(adapted.predict(np.array([0, 1]))[0], [1, 1])
+    assert adapted.q_table()[1, 1] > adapted.q_table()[0, 1]
+    assert adapted.returns.sum() == corridor()["rewards"].sum()
+    assert adapted.warnings == []
+    assert float(adapted.memory.evidence.steps) == 60
+
+
+def test_a_log_of_a_lifetime_is_as_good_as_the_lifetime(make_agent, maze):
+    agent, rows = make_agent(), []
+    env = maze()
+    good_step, good_reset = env.step, env.reset
+    now = []
+
+    def reset(**options):
+        answer = good_reset(**options)
+        now[:] = [answer[0]]
+        return answer
+
+    def step(action):
+        answer = good_step(action)
+        rows.append((now[0], int(action), answer[1], *answer[:1], *answer[2:4]))
+        now[:] = [answer[0]]
+        return answer
+
+    env.step, env.reset = step, reset
+    lived = agent.adapt(env, episodes=4)
+    names = ("observations", "actions", "rewards", "next_observations", "terminations")
+    columns = map(np.array, zip(*rows, strict=True))
+    log = dict(zip((*names, "truncations"), columns, strict=True))
+    read = agent.adapt(log, num_states=12, num_actions=2, horizon=1_000_000)
+    np.testing.assert_allclose(read.q_table(), lived.q_table(), atol=2e-3)
+    np.testing.assert_allclose(read.returns, lived.returns, rtol=1e-5)
+
+
+def test_minari_is_read_by_its_episodes():
+    episode = SimpleNamespace(
+        observations=np.array([3, 4, 5]),
+        actions=np.array([1, 1]),
+        rewards=np.array([0.0, 1.0]),
+        terminations=np.array([False, False]),
+        truncations=np.array([False, False]),
+    )
+    dataset = SimpleNamespace(
+        iterate_episodes=lambda: iter([episode, episode]),
+        observation_space=spaces.Discrete(4, start=3),
+        action_space=spaces.Discrete(2),
+    )
+    log = read_dataset(dataset)
+    np.testing.assert_array_equal(log.states, [0, 1, 0, 1])
+    np.testing.assert_array_equal(log.truncated, [False, True, False, True])
+    assert (log.num_states, log.num_actions, log.first_state, log.horizon) == (4, 2, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rewards": np.full(60, np.nan)}, "finite"),
+        ({"rewards": np.zeros(59)}, "one entry per step"),
+        ({"actions": np.full(60, 2)}, "`actions` must be integers from 0 to 1"),
+        ({"observations": np.full(60, 0.5)}, "`observations`"),
+        ({"terminations": np.full(60, "no")}, "`terminations`"),
+    ],
+)
+def test_what_is_no_log_is_named(change, words):
+    with pytest.raises(DatasetError, match=words):
+        read_dataset(corridor() | change, num_states=3, num_actions=2)
+
+
+def test_an_incomplete_or_empty_log_is_named():
+    with pytest.raises(DatasetError, match="Missing: rewards"):
+        read_dataset({k: v for k, v in corridor().items() if k != "rewards"})
+    with pytest.raises(DatasetError, match="at least one step"):
+        read_dataset({name: np.zeros(0, int) for name in corridor()})

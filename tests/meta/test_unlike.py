@@ -1,0 +1,65 @@
+"""Whether a task keeps its rules: exact expectations, few false alarms, and what must be noticed."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from metaql.meta.unlike import Diary, page_repeats, warnings_for
+from metaql.types import Transition
+
+
+def diary(rng, steps, outcome):
+    """Steps in random pairs of 6 states and 2 actions; ``outcome(t, state, action)`` says what follows."""
+    found = Diary()
+    for t in range(steps):
+        state, action = int(rng.integers(6)), int(rng.integers(2))
+        onto, reward = outcome(t, state, action)
+        found.write(Transition(state, action, reward, onto, False, False))
+    return found
+
+
+@pytest.mark.parametrize("outcomes", ["aabb", "aaabc"])
+def test_the_excess_of_all_orders_is_zero_and_its_variance_is_true(outcomes):
+    rows = [page_repeats(order) for order in itertools.permutations(outcomes)]
+    excess = np.array([row.excess for row in rows])
+    assert abs(excess.mean()) < 1e-12
+    np.testing.assert_allclose((excess**2).mean(), np.mean([row.variance for row in rows]))
+
+
+def test_a_task_that_keeps_its_rules_is_rarely_warned_of():
+    alarms = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        chances = rng.dirichlet(np.ones(6), (6, 2))
+        book = diary(rng, 400, lambda t, s, a: (rng.choice(6, p=chances[s, a]), rng.normal()))  # noqa: B023
+        alarms += bool(warnings_for({}, {}, book))
+    assert alarms <= 2
+
+
+def test_a_change_is_noticed():
+    rng = np.random.default_rng(0)
+    book = diary(rng, 400, lambda t, s, a: ((s + a + (t > 200)) % 6, 0.0))
+    (warning,) = warnings_for({}, {}, book)
+    assert "where actions lead" in warning
+    assert "not stationary" in warning
+
+
+def test_rewards_that_drift_are_noticed():
+    rng = np.random.default_rng(0)
+    book = diary(rng, 400, lambda t, s, a: (s, rng.normal() + t / 100.0))
+    (warning,) = warnings_for({}, {}, book)
+    assert "rewards" in warning
+
+
+def test_something_hidden_that_alternates_is_noticed():
+    rng, count = np.random.default_rng(0), np.zeros((6, 2), int)
+
+    def toggle(t, s, a):
+        count[s, a] += 1
+        return (s + count[s, a] % 2) % 6, 0.0
+
+    (warning,) = warnings_for({}, {}, diary(rng, 300, toggle))
+    assert "not Markov" in warning

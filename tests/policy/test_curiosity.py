@@ -1,0 +1,35 @@
+"""Optimism against the closed form it starts from."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from metaql.policy.curiosity import FEATURES, Curiosity, gittins_deviations
+
+
+def test_the_curve_is_that_of_brezzi_and_lai():
+    ratio = jnp.asarray([0.1, 0.5, 3.0, 10.0, 100.0])
+    log = np.log(100.0)
+    expected = [
+        np.sqrt(0.05),
+        0.49 - 0.11 / np.sqrt(0.5),
+        0.63 - 0.26 / np.sqrt(3.0),
+        0.77 - 0.58 / np.sqrt(10.0),
+        np.sqrt(2 * log - np.log(log) - np.log(16 * np.pi)),
+    ]
+    np.testing.assert_allclose(gittins_deviations(ratio), expected, rtol=1e-5)
+
+
+def test_more_left_means_more_curious_and_nothing_left_not_at_all():
+    curve = np.asarray(gittins_deviations(jnp.logspace(-4, 4, 9)))  # the pieces meet with small steps
+    assert (np.diff(curve) > 0).all()
+    assert curve[0] < 0.01
+
+
+def test_untrained_it_is_the_curve_of_steps_left_per_visit_and_state():
+    visits = jnp.asarray([[0.0, 3.0]])
+    got = Curiosity()(
+        visits, jnp.asarray(1.0), jnp.asarray(40.0), jnp.asarray(2.0), jnp.ones(FEATURES)
+    )
+    np.testing.assert_allclose(got, gittins_deviations(20.0 / (visits + 1.0)), rtol=1e-5)

@@ -1,0 +1,144 @@
+"""Planning in the posterior: with nothing left in doubt it is exact, and doubt only ever adds."""
+
+from __future__ import annotations
+
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaql.embedding.hyperprior import broad
+from metaql.meta.lifetime import advance_unrecorded, begin_all
+from metaql.policy.finiteq import FiniteQ, untrained
+from metaql.policy.outlook import LONGEST, flat, no_plan, posterior, sweep, task_discount
+from metaql.tasks import exact
+from metaql.tasks.families import Worlds
+from metaql.tasks.finite import finite_task
+from metaql.types import Transition
+
+
+def random_task(horizon, seed=0, states=5, actions=3, ends=0.1):
+    rng = np.random.default_rng(seed)
+    transition = rng.dirichlet(np.full(states, 0.5), (states, actions))
+    termination = ends * rng.random((states, actions))
+    reward = rng.normal(size=(states, actions))
+    return finite_task(transition, reward, termination=termination, horizon=horizon)
+
+
+@functools.cache
+def watched(horizon, visits=20_000, scale=1.0, shift=0):
+    """A learner's memory after very many transitions of every pair, put together in closed form."""
+    task = random_task(horizon)
+    learner = untrained()
+    memory = learner.init(jax.random.key(0), task.spec(100))
+    seen, many = memory.evidence, jnp.full((5, 3), float(visits))
+    ends = (task.transition * task.termination).sum(-1) * visits
+    mean = scale * (task.transition * task.reward).sum(-1)
+    pair = seen.pair._replace(visits=many, reward=mean * visits, ends=ends)
+    onto = (task.transition * visits).sum((0, 1))
+    evidence = seen._replace(
+        successors=type(seen.successors)(task.transition * visits),
+        pair=pair,
+        arrival=seen.arrival._replace(visits=onto, reward=onto * 0, ends=onto * 0),
+        met=jnp.ones(5, bool),
+        reward_odds=jnp.asarray(-30.0),
+        ends_odds=jnp.asarray(-30.0),
+        lowest=mean.min(),
+        highest=mean.max(),
+        binary=jnp.zeros((), bool),
+        steps=jnp.asarray(15.0 * visits),
+    )
+    return task, learner, memory._replace(evidence=evidence)
+
+
+def test_where_all_is_known_values_are_the_discounted_optimum():
+    task, learner, memory = watched(50)
+    believed = eqx.filter_jit(learner.believed)(memory).q
+    best = exact.optimal_q(task, 1.0 - 1.0 / 50)
+    np.testing.assert_allclose(believed, best, rtol=0.01, atol=0.01)
+
+
+def test_short_horizons_are_planned_to_the_very_end():
+    task, learner, memory = watched(7)
+    believed = eqx.filter_jit(learner.believed)(memory).q
+    np.testing.assert_allclose(believed, exact.plan_horizon(exact.model_of(task), 7), atol=0.01)
+    at_four = memory._replace(clock=memory.clock._replace(step=jnp.asarray(3.0)))
+    acting = eqx.filter_jit(learner.replan)(at_four).plan.q
+    extra = np.asarray(acting - exact.plan_horizon(exact.model_of(task), 4))
+    assert (extra > -0.01).all()  # what is left of optimism only adds
+    assert extra.max() < 0.15
+
+
+def test_discount_stands_for_the_horizon():
+    for horizon, discount in ((10, 1.0), (50, 0.98), (5000, 1 - 1 / LONGEST)):
+        spec = random_task(horizon).spec(3)
+        found, endless = task_discount(spec)
+        np.testing.assert_allclose(found, discount, rtol=1e-6)
+        assert bool(endless) == (horizon > 16)
+
+
+def lived(task, steps=60, slots=None, scale=1.0, seed=1):
+    learner = FiniteQ(broad(), untrained().curiosity, slots=slots)
+    task = task._replace(reward=task.reward * scale)
+    lives = begin_all(learner, task, jax.random.split(jax.random.key(seed), 2), 20)
+    lives = advance_unrecorded(learner, task, lives, steps)
+    return learner, jax.tree.map(lambda x: x[0], lives.memory)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return jax.tree.map(lambda x: x[3], Worlds(4).tasks(jax.random.key(5), 8, "train"))
+
+
+def test_optimism_only_adds(world):
+    learner, memory = lived(world)
+    model = posterior(memory.evidence, learner.prior, memory.spec)
+    discount, endless = task_discount(memory.spec)
+    plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
+    lift = learner.lift(memory, model)
+    for _ in range(30):
+        plain = sweep(model, flat(model), plain, discount, endless)
+        lifted = sweep(model, lift, lifted, discount, endless)
+    assert (np.asarray(lifted.q - plain.q)[np.asarray(model.mask)] >= -1e-4).all()
+
+
+@pytest.mark.parametrize("scale", [1000.0, 0.001])
+def test_nothing_depends_on_the_unit_of_reward(world, scale):
+    _, one = lived(world)
+    _, other = lived(world, scale=scale)
+    np.testing.assert_array_equal(one.evidence.pair.visits, other.evidence.pair.visits)
+    np.testing.assert_allclose(one.plan.q * scale, other.plan.q, rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_values_stay_finite_where_optimism_could_feed_on_itself():
+    """Before any end is seen, hope for states never met must not grow without bound."""
+    rng = np.random.default_rng(0)
+    ring = np.zeros((12, 2, 12))
+    ring[np.arange(12), 0, (np.arange(12) + 1) % 12] = 1.0
+    ring[np.arange(12), 1, rng.integers(12, size=12)] = 1.0
+    task = finite_task(ring, np.full((12, 2), -1.0), horizon=1000)
+    _, memory = lived(task, steps=300)
+    assert np.isfinite(np.asarray(memory.plan.q)).all()
+    assert np.abs(np.asarray(memory.plan.q)).max() < 1e4
+
+
+def test_an_end_is_worth_nothing_after_it_and_a_truncation_is():
+    task = random_task(50, ends=0.0)
+    learner = untrained()
+    see = eqx.filter_jit(learner.update)
+
+    def after(terminated):
+        memory = learner.init(jax.random.key(0), task.spec(5))
+        for onto, end in ((1, False), (2, terminated)) * 15:
+            zero = jnp.zeros((), jnp.int32)
+            flags = (jnp.asarray(end), jnp.asarray(onto == 2 and not end))
+            reward = jnp.asarray(1.0)
+            moved = Transition(zero + onto - 1, zero, reward, zero + onto, *flags)
+            memory = see(jax.random.key(0), memory, moved)
+        return eqx.filter_jit(learner.believed)(memory).q[1, 0]
+
+    assert float(after(True)) < 1.5
+    assert float(after(False)) > 3.0
