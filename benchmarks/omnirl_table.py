@@ -122,7 +122,7 @@ def at(lived: Lived, about: Case, budget: float) -> np.ndarray:
 def summary(lived: Lived, about: Case, bar: float) -> dict[str, Any]:
     """What the table says of one learner."""
     grain = 1 if about.budget.unit == "episodes" else about.window // 5
-    places = list(range(about.window, about.budget.amount + 1, grain))
+    places = list(range(about.budget.amount, about.window - 1, -grain))[::-1]
     curve = [float(np.nanmean(at(lived, about, place))) for place in places]
     last = at(lived, about, about.budget.amount)
     interval = mean_interval(last[~np.isnan(last)])

@@ -137,10 +137,79 @@ def speed(_: dict[str, Any]) -> str:
     return f"{words}\n\n{table(['what', 'measured', 'bar'], rows)}"
 
 
+def random_mdps(found: dict[str, Any]) -> str:
+    """Total reward of RL2's random MDPs: published, measured, and without the luck of the draw."""
+    budgets = [str(n) for n in found["budgets"]]
+
+    def flat(row: dict[str, Any]) -> list[str]:
+        return [f"{row[n]:.1f}" if n in row else "" for n in budgets]
+
+    rows = [[f"{name}, published", *flat(row)] for name, row in found["published"].items()]
+    rows.append(["**bar**", *flat(found["bars"])])
+    for name, row in found["rows"].items():
+        rows.append([f"**{name}**", *(cell(row[n]["total"], 1) for n in budgets)])
+        rows.append(["the same, luck removed", *(cell(row[n]["luck_removed"], 1) for n in budgets)])
+        if all("minus_reference" in row[n] for n in budgets):
+            paired = (cell(row[n]["minus_reference"], 1) for n in budgets)
+            rows.append([f"the same, minus {found['reference']}", *paired])
+    words = f"{found['trials']} tasks of the test split, each lived once, per number of episodes."
+    return f"{words}\n\n{table(['total reward in n episodes', *budgets], rows)}"
+
+
+def bandits(found: dict[str, Any]) -> str:
+    """Total reward of bandits."""
+    parts = []
+    for name, case in found["cases"].items():
+        pulls = list(next(iter(case["rows"].values())))
+        rows = [
+            [row, *(cell(each[n]["total"], 1) for n in pulls)] for row, each in case["rows"].items()
+        ]
+        parts.append(table([f"{name}; pulls", *pulls], rows))
+    return f"{found['trials']} bandits per cell.\n\n" + "\n\n".join(parts)
+
+
+def until_solved(found: dict[str, Any]) -> str:
+    """Median episodes until a task is solved."""
+    names = list(found["tasks"])
+    rows: dict[str, list[str]] = {}
+    for task in found["tasks"].values():
+        for name, median in task["issue_3"].items():
+            label = "**bar**" if name == "bar" else f"{name}, re-measured"
+            rows.setdefault(label, []).append(f"{median:g}")
+        for name, each in task["rows"].items():
+            low, high = each["interval"]
+            text = f"{each['median']:g} ({low:g} to {high:g}), {each['solved']} of {found['seeds']}"
+            rows.setdefault(f"**{name}**", []).append(text)
+    words = f"Cap {found['cap']} episodes; learners are told {found['told_episodes']}."
+    body = table(["median episodes", *names], ([name, *row] for name, row in rows.items()))
+    return f"{words}\n\n{body}"
+
+
+def omnirl(found: dict[str, Any]) -> str:
+    """Score at the bar."""
+    rows = []
+    for name, row in found["rows"].items():
+        for learner, each in row["rows"].items():
+            reached = each["reached_at"]
+            rows.append(
+                [
+                    f"{name}: {learner}",
+                    cell(each["at_bar"], 1),
+                    f"{row['bar']:g}",
+                    "never" if reached is None else str(reached),
+                ]
+            )
+    return table(["% of oracle over random", "at the bar", "bar", "reached at"], rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "default map": ("frozen_lake", default_map),
     "held-out maps": ("frozen_lake", held_out),
     "one set of weights, universal": ("one_set_of_weights", weights),
+    "random mdps": ("random_mdps", random_mdps),
+    "bandits": ("bandits", bandits),
+    "until solved": ("episodes_until_solved", until_solved),
+    "omnirl": ("omnirl_table", omnirl),
     "speed": ("tabular_throughput", speed),
 }
 
