@@ -22,7 +22,9 @@ def test_the_curve_is_that_of_brezzi_and_lai():
 
 
 def test_more_left_means_more_curious_and_nothing_left_not_at_all():
-    curve = np.asarray(gittins_deviations(jnp.logspace(-4, 4, 9)))  # the pieces meet with small steps
+    curve = np.asarray(
+        gittins_deviations(jnp.logspace(-4, 4, 9))
+    )  # the pieces meet with small steps
     assert (np.diff(curve) > 0).all()
     assert curve[0] < 0.01
 
