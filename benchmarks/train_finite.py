@@ -36,8 +36,8 @@ DENSE = [
     for episodes, lives in ((10, 512), (25, 256), (50, 128), (100, 64))
 ]
 BROAD = [
-    Course(Worlds(6), 12, 400, 32, slots=4),
-    Course(Worlds(5), 60, 900, 12, slots=4),
+    Course(Worlds(6, scaled=True), 12, 400, 32, slots=4),
+    Course(Worlds(5, scaled=True), 60, 900, 12, slots=4),
     Course(RandomMDP(), 20, 200, 48),
     Course(RandomMDP(), 80, 800, 16),
     Course(RandomMDP(kind="sparse"), 20, 400, 32, slots=4),

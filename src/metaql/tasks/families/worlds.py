@@ -1,7 +1,7 @@
 """Worlds: grids of every kind, for agents that must not rely on any of it.
 
-Size, slip, holes and what falling costs, walls, mud, step cost, the goal's reward and place, time limit
-and the unit of reward all vary from task to task. This is part of the prior that the shipped agent for
+Size, slip, holes and what falling costs, walls, mud, step cost, the goal's reward and place and the time
+limit vary from task to task; the unit of reward too, if wanted. This is part of the prior that the shipped agent for
 any finite task was trained on; no published map is drawn from it, since start and goal lie anywhere and
 rewards are continuous.
 """
@@ -31,19 +31,24 @@ class Worlds(Family):
 
     name: ClassVar[str] = "worlds"
     summary: ClassVar[str] = "grids whose slip, holes, costs, goals and limits all vary"
-    baselines: ClassVar[Mapping[str, float]] = {"random": -10.8, "optimum": 5.2}
+    baselines: ClassVar[Mapping[str, float]] = {"random": -0.68, "optimum": 0.383}
 
     size: int = eqx.field(static=True)
+    scaled: bool = eqx.field(static=True)
 
-    def __init__(self, size: int = 6) -> None:
+    def __init__(self, size: int = 6, *, scaled: bool = False) -> None:
         """Choose the largest side.
+
+        Args:
+            size: cells of the largest side.
+            scaled: the unit of reward varies too, from 0.1 to 100.
 
         Raises:
             ConfigError: fewer than 3 cells a side.
         """
         if size < 3:
             raise ConfigError("`worlds` needs size >= 3.", f"Got {size}.")
-        self.size = size
+        self.size, self.scaled = size, scaled
 
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one world; its rewards are continuous, so no two draws agree."""
@@ -65,7 +70,7 @@ class Worlds(Family):
         goal = jnp.argmin(jnp.where(within & (jnp.arange(cells) != start), places, 3.0))
         slip = jnp.where(facts[3] < 0.4, 0.0, 0.7 * (facts[3] - 0.4) / 0.6)
         moves = _moves(adjacent, exists & ~wall, slip)
-        unit = 10.0 ** (3.0 * facts[9] - 1.0)
+        unit = 10.0 ** (3.0 * facts[9] - 1.0) if self.scaled else 1.0
         cost = jnp.where(facts[4] < 0.5, 0.0, 0.3 * (facts[4] - 0.5))
         fall = jnp.where(facts[5] < 0.5, 0.0, facts[5])
         mud = 0.3 * (lots[2] < 0.15 * facts[6])
