@@ -162,7 +162,8 @@ def bandits(found: dict[str, Any]) -> str:
     for name, case in found["cases"].items():
         pulls = list(next(iter(case["rows"].values())))
         rows = [
-            [row, *(cell(each[n]["total"], 1) for n in pulls)] for row, each in case["rows"].items()
+            [row, *(cell(each[n]["total"], 1) if n in each else "" for n in pulls)]
+            for row, each in case["rows"].items()
         ]
         parts.append(table([f"{name}; pulls", *pulls], rows))
     return f"{found['trials']} bandits per cell.\n\n" + "\n\n".join(parts)

@@ -1,9 +1,9 @@
 """Worlds: grids of every kind, for agents that must not rely on any of it.
 
 Size, slip, holes and what falling costs, walls, mud, step cost, the goal's reward and place and the time
-limit vary from task to task; the unit of reward too, if wanted. This is part of the prior that the shipped agent for
-any finite task was trained on; no published map is drawn from it, since start and goal lie anywhere and
-rewards are continuous.
+limit vary from task to task; the unit of reward too, if wanted. This is part of the prior that the
+shipped agent for any finite task was trained on; no published map is drawn from it, since start and goal
+lie anywhere and rewards are continuous.
 """
 
 from __future__ import annotations
