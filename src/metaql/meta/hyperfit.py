@@ -1,8 +1,8 @@
 """Fit a `Hyperprior` to a family: what its tasks have in common in how they are made.
 
-Empirical Bayes by moments. A learner with the broad prior lives in many training tasks; what its
-evidence says of each (how spread successors are, how rewards vary, ...) is one draw from the prior to
-be fitted. Where the draws agree the prior comes out sharp, where they differ broad.
+Empirical Bayes by moments. Q-learning agents live in many training tasks; what the evidence of each says
+(how spread successors are, how rewards vary, ...) is one draw from the prior to be fitted. Where the
+draws agree the prior comes out sharp, where they differ broad.
 """
 
 from __future__ import annotations
