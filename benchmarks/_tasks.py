@@ -5,6 +5,7 @@ Each function names the source of its rules and what this module had to decide i
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from typing import Any
@@ -176,14 +177,15 @@ def any_mdp(num_states: int, num_actions: int = 5, seed: int = 0) -> FiniteTask:
 
     Its rewards have normal noise of a deviation for each triple; a `FiniteTask` has one for each
     pair, so it is their root mean square over next states. States are numbered as its environment
-    observes them. Needs ``pip install xenoverse attrs networkx``.
+    observes them. Needs ``pip install 'metaql[tables]'``.
     """
-    from xenoverse.anymdp import AnyMDPTaskSampler  # noqa: PLC0415 (a development dependency)
+    # By name: whoever checks types need not have it installed.
+    sampler = importlib.import_module("xenoverse.anymdp").AnyMDPTaskSampler
 
     # The sampler seeds numpy's global generator; whoever else uses that must not notice.
     before = np.random.get_state()  # noqa: NPY002
     try:
-        drawn = AnyMDPTaskSampler(num_states, num_actions, seed=FIRST_SEED + seed)
+        drawn = sampler(num_states, num_actions, seed=FIRST_SEED + seed)
     finally:
         np.random.set_state(before)  # noqa: NPY002
     return _from_xenoverse(drawn)

@@ -18,7 +18,7 @@ Protocol, fixed beforehand:
 
 Differences from OmniRL: it reports *unshaped* returns of a moving average of 30 episodes and leaves out
 AnyMDP tasks whose oracle's score varies much; its DarkRoom goal is always the last cell. AnyMDP needs
-``pip install xenoverse attrs networkx``.
+``pip install -e '.[tables]'``.
 
 Baselines are tuned on the very tasks with other seeds (``_tuned.py``).
 
