@@ -9,7 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from metaql.meta.agent import Agent
+from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.lifetime import Life, Record, advance, begin_all, live, live_step
+from metaql.policy.finiteq import FiniteQ
 from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner, PRNGKey
 
@@ -36,6 +39,21 @@ class Lived(NamedTuple):
     """Steps lived when the episode ended; NaN as above."""
     total: Float[np.ndarray, " N"]
     """All reward of the budget, that of the episode cut off by its end included."""
+
+
+def learner_for(agent: Agent | FiniteAgent, tasks: FiniteTask) -> Learner:
+    """The agent's learner for these tasks."""
+    if isinstance(agent, FiniteAgent):
+        return with_room(agent, tasks)
+    num_states, num_actions = tasks.transition.shape[-3:-1]
+    return agent.learner_for(num_states, num_actions)
+
+
+def with_room(agent: FiniteAgent, tasks: FiniteTask) -> FiniteQ:
+    """Its learner, with room for as many successors as any pair of these tasks has."""
+    num_states, num_actions = tasks.transition.shape[-3:-1]
+    most = int((np.asarray(tasks.transition) > 0).sum(-1).max())
+    return agent.learner_for(num_states, num_actions, slots=most)
 
 
 def live_through(learner: Learner, tasks: FiniteTask, keys: PRNGKey, budget: Budget) -> Lived:

@@ -19,7 +19,7 @@ Protocol, fixed beforehand:
 Baselines are those of `metaql.evaluate.compare`: UCBVI with a tuned bonus, PSRL with a sparse prior
 (Dirichlet 1/S), Q-learning. The figures that issue 3 measured stand beside them.
 
-    python benchmarks/episodes_until_solved.py --agent universal
+    python benchmarks/episodes_until_solved.py --agent finite
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ _PRIOR = "embedding/test_prior.py"
 _PLANNER = "policy/test_planner.py"
 _LIFETIME = "meta/test_lifetime.py"
 _LAWS = "laws/test_equivariance.py"
+_OUTLOOK = "policy/test_outlook.py"
+_STRIDES = "embedding/test_strides.py"
+_EVIDENCE = "embedding/test_evidence.py"
 
 MUTANTS = (
     Mutant(
@@ -251,6 +254,69 @@ MUTANTS = (
         "hidden = jax.nn.gelu(jax.vmap(self.row)(rows))",
         "hidden = jax.nn.gelu(jax.vmap(self.row)(rows)).at[0].multiply(1.1)",
         (f"{_LAWS}::test_relabelling_states_and_actions_relabels_every_value",),
+    ),
+    Mutant(
+        "FiniteQ: half the horizon",
+        "policy/outlook.py",
+        "discount = 1.0 - 1.0 / jnp.clip(horizon, 2.0, LONGEST)",
+        "discount = 1.0 - 2.0 / jnp.clip(horizon, 2.0, LONGEST)",
+        (f"{_OUTLOOK}::test_discount_stands_for_the_horizon",),
+    ),
+    Mutant(
+        "FiniteQ: a truncation is an end",
+        "embedding/judging.py",
+        "transition.reward, transition.terminated.astype(jnp.float32)",
+        "transition.reward, (transition.terminated | transition.truncated).astype(jnp.float32)",
+        (f"{_OUTLOOK}::test_an_end_is_worth_nothing_after_it_and_a_truncation_is",),
+    ),
+    Mutant(
+        "FiniteQ: planned on beyond an end",
+        "policy/outlook.py",
+        "return _goes_on(onward, later, lift) * later",
+        "return later",
+        (f"{_OUTLOOK}::test_an_end_is_worth_nothing_after_it_and_a_truncation_is",),
+    ),
+    Mutant(
+        "FiniteQ: hopes know no bounds",
+        "policy/outlook.py",
+        "return lift * deviation + bounds.hold * (within - lift * deviation)",
+        "return lift * deviation + 0.0 * within",
+        (f"{_OUTLOOK}::test_hopes_stay_within_the_two_values_that_were_told",),
+    ),
+    Mutant(
+        "FiniteQ: one noise for all",
+        "embedding/evidence.py",
+        "apart = jnp.where(seen.binary, 0.0, jax.nn.sigmoid(odds + rewards.odds))",
+        "apart = jnp.zeros(()) * odds * rewards.odds",
+        (f"{_EVIDENCE}::test_a_sure_thing_does_not_make_all_else_sure",),
+    ),
+    Mutant(
+        "strides: from where it led to where it was",
+        "embedding/strides.py",
+        "return numbers[transition.next_state] - numbers[transition.state]",
+        "return numbers[transition.state] - numbers[transition.next_state]",
+        (f"{_STRIDES}::test_an_untried_pair_is_foreseen_where_others_were_tried",),
+    ),
+    Mutant(
+        "strides: of rows instead of numbers",
+        "embedding/strides.py",
+        "    return spec.numbers\n",
+        "    return jnp.arange(spec.state_mask.shape[0])\n",
+        (f"{_STRIDES}::test_rows_may_be_in_any_order_if_numbers_are_told",),
+    ),
+    Mutant(
+        "strides: what is open is forgotten",
+        "embedding/strides.py",
+        "access = _OPENNESS + strides.by_state",
+        "access = _OPENNESS + 0.0 * strides.by_state",
+        (f"{_STRIDES}::test_an_untried_pair_is_foreseen_where_others_were_tried",),
+    ),
+    Mutant(
+        "strides: believed whatever they foresaw",
+        "embedding/judging.py",
+        "bases = jnp.stack([likelihood, by_stride])[:, None]",
+        "bases = jnp.stack([likelihood * 1e-3, by_stride])[:, None]",
+        (f"{_STRIDES}::test_whether_numbers_mean_anything_is_inferred",),
     ),
     Mutant(
         "splits: validation tasks are test tasks",

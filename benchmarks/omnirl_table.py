@@ -22,7 +22,7 @@ AnyMDP tasks whose oracle's score varies much; its DarkRoom goal is always the l
 
 Baselines are tuned on the very tasks with other seeds (``_tuned.py``).
 
-    python benchmarks/omnirl_table.py --agent universal
+    python benchmarks/omnirl_table.py --agent finite
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from _common import emit, say
-from _lives import Budget, Lived, live_through
+from _lives import Budget, Lived, learner_for, live_through
 from _tasks import any_mdps, dark_rooms, garnets, levels, omnirl_cliff, omnirl_lake
 from _tuned import tuned
 
@@ -145,8 +145,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     num_states, num_actions = about.tasks.transition.shape[-3:-1]
     key_tune, key_report = jax.random.split(jax.random.key(options.seed))
     rows: dict[str, tuple[Any, Learner]] = {
-        agent: (None, metaql.load(agent).learner_for(num_states, num_actions))
-        for agent in options.agent
+        agent: (None, learner_for(metaql.load(agent), about.tasks)) for agent in options.agent
     }
     if not options.no_baselines:
         some = min(TUNING_LIFETIMES, lifetimes)

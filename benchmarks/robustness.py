@@ -19,7 +19,7 @@ Protocol, fixed beforehand:
 Every baseline is tuned for each row, on the very tasks with other seeds (``_tuned.py``): an advantage no
 agent has.
 
-    python benchmarks/robustness.py --agent universal
+    python benchmarks/robustness.py --agent finite
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from _common import emit, say
-from _lives import Budget, Lived, live_through
+from _lives import Budget, Lived, learner_for, live_through
 from _tasks import (
     HAZARDS,
     garnets,
@@ -138,11 +138,11 @@ def score(lived: Lived, case: Case) -> Interval:
 
 
 def learners(
-    case: Callable[[int, int], Case], shape: tuple[int, int], options: argparse.Namespace
+    case: Callable[[int, int], Case], tasks: FiniteTask, options: argparse.Namespace
 ) -> dict[str, tuple[Any, Learner]]:
     """Agents under test, and baselines tuned for the row."""
     found: dict[str, tuple[Any, Learner]] = {
-        agent: (None, metaql.load(agent).learner_for(*shape)) for agent in options.agent
+        agent: (None, learner_for(metaql.load(agent), tasks)) for agent in options.agent
     }
     if options.no_baselines:
         return found
@@ -168,7 +168,7 @@ def measure(name: str, make: Callable[[int, int], Case], options: argparse.Names
     case = make(options.lifetimes, options.seed)
     num_states, num_actions = case.tasks.transition.shape[-3:-1]
     found = {}
-    for who, (setting, learner) in learners(make, (num_states, num_actions), options).items():
+    for who, (setting, learner) in learners(make, case.tasks, options).items():
         start = time.perf_counter()
         keys = jax.random.split(jax.random.key(options.seed), options.lifetimes)
         lived = live_through(learner, case.tasks, keys, case.budget)

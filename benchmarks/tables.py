@@ -75,20 +75,6 @@ def held_out(found: dict[str, Any]) -> str:
     return f"{words}\n\n{table(head, rows)}"
 
 
-def weights(found: dict[str, Any]) -> str:
-    """One row per kind of task."""
-    rows = []
-    for name, each in found["tasks"].items():
-        ours, rule, theirs = each["mean_return"].values()
-        numbers = [each["levels"]["random"], *(x["mean"] for x in ours.values())]
-        numbers += [rule["11-20"]["mean"], theirs["11-20"]["mean"], each["levels"]["optimum"]]
-        prior = "yes" if each["family_prior"] else "no"
-        size = f"{each['states']} x {each['actions']}"
-        rows.append([name, size, prior, str(each["lifetimes"]), *(f"{x:.2f}" for x in numbers)])
-    head = ["task", "S x A", "prior", "lifetimes", "random", "agent 1-2", "3-5", "6-10", "11-20"]
-    return table([*head, "untrained 11-20", "Q-learning 11-20", "optimum"], rows)
-
-
 def speed(_: dict[str, Any]) -> str:
     """Throughput, latency and the quickstart, from four documents."""
     names = ("meta_training_throughput", "acting_latency", "tabular_throughput", "quickstart_time")
@@ -206,7 +192,6 @@ def omnirl(found: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "default map": ("frozen_lake", default_map),
     "held-out maps": ("frozen_lake", held_out),
-    "one set of weights, universal": ("one_set_of_weights", weights),
     "random mdps": ("random_mdps", random_mdps),
     "bandits": ("bandits", bandits),
     "until solved": ("episodes_until_solved", until_solved),

@@ -27,31 +27,41 @@ from metaql.policy.finiteq import FiniteQ
 from metaql.tasks.families import Bandit, Chain, RandomMDP, Worlds
 
 BERNOULLI = [
-    Course(Bandit(arms, horizon=pulls), 1, pulls, lives)
-    for arms, pulls, lives in ((5, 100, 256), (10, 100, 256), (50, 100, 256), (10, 500, 192))
+    *(Course(Bandit(arms, horizon=100), 1, 100, 256) for arms in (5, 10, 50)),
+    *(Course(Bandit(arms, horizon=500), 1, 500, 192) for arms in (10, 50)),
+    *(Course(Bandit(arms, horizon=1), 100, 100, 256) for arms in (5, 50)),
 ]
-NORMAL = Course(Bandit(10, horizon=100, kind="normal"), 1, 100, 256)
+NORMAL = [
+    Course(Bandit(10, horizon=100, kind="normal"), 1, 100, 256),
+    Course(Bandit(10, horizon=100, kind="deceptive"), 1, 100, 256),
+    Course(Bandit(10, horizon=1, kind="deceptive"), 100, 100, 256),
+]
 DENSE = [
-    Course(RandomMDP(), episodes, 10 * episodes, lives)
+    Course(RandomMDP(), episodes, 10 * episodes, lives, slots=10)
     for episodes, lives in ((10, 512), (25, 256), (50, 128), (100, 64))
 ]
 BROAD = [
-    Course(Worlds(6, scaled=True), 12, 400, 32, slots=4),
-    Course(Worlds(5, scaled=True), 60, 900, 12, slots=4),
-    Course(RandomMDP(), 20, 200, 48),
-    Course(RandomMDP(), 80, 800, 16),
-    Course(RandomMDP(kind="sparse"), 20, 400, 32, slots=4),
-    Course(Chain(), 20, 400, 32, slots=4),
+    Course(Worlds(6, scaled=True), 12, 1440, 32, slots=4),
+    Course(Worlds(5, scaled=True), 40, 4000, 16, slots=4),
+    Course(RandomMDP(), 20, 200, 48, slots=10),
+    Course(RandomMDP(), 80, 800, 16, slots=10),
+    Course(RandomMDP(16, kind="sparse", horizon=40, rewarded=3), 20, 800, 24, slots=4),
+    Course(RandomMDP(16, kind="sparse", horizon=100, rewarded=15), 16, 1600, 16, slots=4),
+    Course(Chain(), 20, 800, 32, slots=4),
 ]
 RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     "finite": {
-        # The closed form is kept: eight iterations of climbing on these courses, which cut lifetimes
-        # off, taught it to explore too little (random MDPs, 100 episodes: 1948 for 2016).
-        MANY_STATES: (BROAD, FiniteTrainConfig(iterations=0)),
-        ONE_STATE: ([*BERNOULLI, NORMAL], FiniteTrainConfig(iterations=30)),
+        # No lifetime is cut off before the episodes it was promised: agents that were cut off learned
+        # to explore too little (random MDPs, 100 episodes: 1948 for 2016).
+        # Half way: promised 1,500 episodes, what was climbed on 80 at most explores too little (validation
+        # worlds solved after 13.3 episodes on average, after 9.3 half way, after 9.9 by the closed form).
+        MANY_STATES: (BROAD, FiniteTrainConfig(iterations=17, spread=0.3, rate=0.12, trust=0.5)),
+        # Climbing for bandits traded coins (50 arms, 500 pulls: 451 for 457) for normal rewards (128 for
+        # 126): the closed form is kept.
+        ONE_STATE: ([*BERNOULLI, *NORMAL], FiniteTrainConfig(iterations=0, one_family=True)),
     },
-    "random_mdps": {MANY_STATES: (DENSE, FiniteTrainConfig(iterations=20))},
-    "bandits": {ONE_STATE: (BERNOULLI, FiniteTrainConfig(iterations=30))},
+    "random_mdps": {MANY_STATES: (DENSE, FiniteTrainConfig(iterations=0, one_family=True))},
+    "bandits": {ONE_STATE: (BERNOULLI, FiniteTrainConfig(iterations=0, one_family=True))},
 }
 """Agent -> kind of task -> courses and how long."""
 CALIBRATED = 32

@@ -1,9 +1,9 @@
-"""Train the agents that are shipped inside the package, from a seed, and write their model cards.
+"""Train the agents of families that are shipped inside the package, from a seed, with their cards.
 
     python benchmarks/train_shipped.py frozen_lake
-    python benchmarks/train_shipped.py universal
 
-Two CPU cores are enough: minutes for either. Held-out tasks are never touched here.
+Two CPU cores are enough: minutes. Held-out tasks are never touched here. The agent for any finite task
+has a recipe of its own, ``train_finite.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import metaql
-from metaql.tasks.families import Bandit, Chain, FrozenLake, Mixture, Navigation, RandomMDP
+from metaql.tasks.families import FrozenLake
 from metaql.tasks.families.base import Family
 
 WEIGHTS = Path(metaql.__file__).parent / "weights"
@@ -28,20 +28,7 @@ def frozen_lake() -> tuple[Family, int]:
     return FrozenLake(4), 3_000_000
 
 
-def universal() -> tuple[Family, int]:
-    """Lakes with their prior, and grids, dense and sparse MDPs, chains and bandits without one."""
-    parts = [
-        (FrozenLake(4), 1.0),
-        (Navigation(), 2.0),
-        (RandomMDP(), 1.0),
-        (RandomMDP(kind="sparse"), 1.0),
-        (Chain(), 1.0),
-        (Bandit(), 0.5),
-    ]
-    return Mixture(parts), 5_000_000
-
-
-RECIPES = {"frozen_lake": frozen_lake, "universal": universal}
+RECIPES = {"frozen_lake": frozen_lake}
 
 
 def main() -> None:

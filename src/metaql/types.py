@@ -43,6 +43,8 @@ class TaskSpec(NamedTuple):
     """Episodes in the lifetime."""
     num_states: Int[Array, ""] | None = None
     """States that exist, where a memory has rows only for those it has met; None: as the mask says."""
+    numbers: Int[Array, " S"] | None = None
+    """The task's own number of the state in each row, -1 where a row is free; None: 0, 1, 2, ..."""
 
 
 class Decision(NamedTuple):

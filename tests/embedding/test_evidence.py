@@ -13,6 +13,7 @@ from metaql.embedding import evidence
 from metaql.embedding.evidence import (
     end_rates,
     no_evidence,
+    noises,
     outcomes,
     pair_means,
     spread_weights,
@@ -59,16 +60,17 @@ def test_likelihood_of_successors_is_the_dirichlet_multinomial(slots):
         alpha = spread / states
         rows = gammaln(spread) - gammaln(spread + counts.sum(-1))
         ways = (gammaln(alpha + counts) - gammaln(alpha)).sum(-1)
-        np.testing.assert_allclose(seen.log_spread[index], (rows + ways).sum(), rtol=1e-3)
-    total = jax.nn.softmax(seen.log_spread)
-    np.testing.assert_allclose(spread_weights(seen, prior), total, rtol=1e-5)
+        np.testing.assert_allclose(seen.log_spread[0, index], (rows + ways).sum(), rtol=1e-3)
+    bases = seen.log_spread if slots else seen.log_spread[:1]
+    total = jax.nn.softmax(bases, axis=(0, 1)).sum(0)
+    np.testing.assert_allclose(spread_weights(seen, prior), total, rtol=1e-4, atol=1e-9)
 
 
 def test_predicted_successors_are_those_of_the_posterior():
     prior = eqx.tree_at(
         lambda p: p.log_spread,
         uniform_origins(),
-        jnp.full(len(SPREADS), -50.0).at[SPREADS.index(4.0)].set(0.0),
+        jnp.full((2, len(SPREADS)), -50.0).at[0, SPREADS.index(4.0)].set(0.0),
     )
     seen = gather([step(0, 0, 0.0, 1), step(0, 0, 0.0, 1), step(0, 0, 0.0, 2)], prior)
     found = outcomes(seen, prior)
@@ -83,7 +85,9 @@ def test_mean_rewards_are_the_normal_normal_posterior():
         mean=1.0, mean_weight=SURE, between=4.0, between_weight=SURE, noise=2.0, noise_weight=SURE
     )
     prior = eqx.tree_at(
-        lambda p: (p.pair, p.pair_two, p.unit), broad(), (known, known, jnp.ones(()))
+        lambda p: (p.pair, p.pair_two, p.unit, p.noise_odds),
+        broad(),
+        (known, known, jnp.ones(()), -jnp.asarray(SURE)),
     )
     rewards = [3.0, 5.0, 0.5]
     seen = gather([step(0, 0, r, 1) for r in rewards], prior)
@@ -124,9 +128,31 @@ def test_noise_is_the_variance_within_pairs():
         for _ in range(25)
     ]
     seen = gather(steps, broad())
-    within = seen.pair_rewards.within / seen.pair_rewards.repeats
-    np.testing.assert_allclose(within, 0.25, rtol=0.15)
-    assert seen.pair_rewards.repeats == 8 * 24
+    np.testing.assert_allclose(seen.pair_rewards.within.mean() / 24, 0.25, rtol=0.15)
+    found = noises(seen.pair, seen.pair_rewards, broad().pair, jnp.asarray(1.0))
+    np.testing.assert_allclose(found.shared, 0.25, rtol=0.15)
+    assert seen.pair_rewards.odds < 1.0
+
+
+def test_a_sure_thing_does_not_make_all_else_sure():
+    rng = np.random.default_rng(0)
+    sure = [step(0, 0, 0.5, 0)] * 30
+    unsure = [step(0, 1, rng.normal(0.0, 1.0), 0) for _ in range(5)]
+    prior = broad()
+    seen = gather([*unsure[:3], *sure, *unsure[3:]], prior)
+    means = pair_means(seen, prior, jnp.asarray(1.0))
+    assert seen.pair_rewards.odds > 3.0
+    assert means.noise[0, 0] < 0.1
+    shared = noises(seen.pair, seen.pair_rewards, prior.pair, jnp.asarray(1.0)).shared
+    assert means.noise[0, 1] > 1.5 * shared  # what one noise for all would have said
+
+
+def test_two_values_are_told_when_both_were_met_twice():
+    prior = broad()
+    for rewards, told in (((0, 1, 1), False), ((0, 1, 1, 0), True), ((0.5, 0.5, 0.5), False)):
+        seen = gather([step(0, 0, r, 0) for r in rewards], prior)
+        assert bool(seen.told_two) == told
+    assert gather([step(0, 0, r, 0) for r in (0, 1, 1, 0, 2)], prior).told_two
 
 
 def test_rates_of_ends_are_beta_binomial():

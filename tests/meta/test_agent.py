@@ -206,8 +206,8 @@ def test_an_agent_comes_back_as_it_was_saved(agent, adapted, tmp_path):
 def test_what_is_no_agent_is_a_checkpoint_error(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         load(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match="Did you mean 'universal'"):
-        load("universl")
+    with pytest.raises(CheckpointError, match="Did you mean 'finite'"):
+        load("finit")
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(CheckpointError, match="holds no agent"):
         load(tmp_path)

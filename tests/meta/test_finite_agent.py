@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import metaql
+from metaql.embedding.hyperprior import SPREADS
 from metaql.errors import CheckpointError, EnvironmentFaultError, UnknownNameError, UsageError
 from metaql.meta import finite_adapt, finite_agent, finite_memory
 from metaql.meta.finite_adapt import judgement
 from metaql.meta.finite_memory import Rows, blank, more_slots, widen
-from metaql.policy.finiteq import FiniteQ
+from metaql.policy.finiteq import FiniteQ, no_knowledge
 from metaql.tasks.finite import NO_HORIZON
+from metaql.types import TaskSpec
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,6 @@ def live(agent, env, patch, rows, slots, episodes=6):
     with patch.context() as changed:
         changed.setattr(finite_memory, "FIRST_ROWS", rows)
         changed.setattr(finite_agent, "FIRST_SLOTS", slots)
-        if slots is None:
-            changed.setattr(finite_agent, "_DENSE", 100)
         adapted = agent.adapt(env, episodes=episodes, seed=1)
     return actions, adapted
 
@@ -55,9 +58,8 @@ def test_a_memory_that_grows_knows_what_a_full_one_does(agent, maze, monkeypatch
     np.testing.assert_allclose(small.q_table(), large.q_table(), atol=1e-4)
 
 
-def test_rows_by_need_know_what_dense_arrays_do(make_agent, maze, monkeypatch):
-    """The same steps in both layouts (shared profiles are judged in the sparse one only)."""
-    agent = make_agent(profile_odds=-1e4)
+def told_to(agent, env, monkeypatch):
+    """What a lifetime taught, and every transition it was taught by."""
     told = []
     original = finite_adapt.FiniteCompanion.next
 
@@ -66,12 +68,39 @@ def test_rows_by_need_know_what_dense_arrays_do(make_agent, maze, monkeypatch):
         return original(self, clock, last, state)
 
     monkeypatch.setattr(finite_adapt.FiniteCompanion, "next", spy)
-    _, small = live(agent, maze(), monkeypatch, rows=3, slots=4)
-    dense = FiniteQ(small.learner.prior, small.learner.curiosity)
-    learn = eqx.filter_jit(dense.learn)
-    memory = blank(12, 2, None, num_states=12, horizon=NO_HORIZON, episodes=6)
+    _, small = live(agent, env, monkeypatch, rows=3, slots=4)
+    return small, told
+
+
+def learned(learner, told):
+    """The memory of a learner that has a row for every state from the start."""
+    spec = TaskSpec(np.ones(12, bool), np.ones(2, bool), np.int32(NO_HORIZON), np.int32(6))
+    memory, learn = no_knowledge(spec, learner.slots), eqx.filter_jit(learner.learn)
     for last in told:
         memory = learn(memory, last)
+    return memory
+
+
+def test_strides_are_of_the_numbers_and_not_of_the_rows(agent, maze, monkeypatch):
+    small, told = told_to(agent, maze(), monkeypatch)
+    assert list(small.rows) != sorted(small.rows)
+    memory = learned(dataclasses.replace(small.learner, slots=12), told)
+    for field in ("log_spread", "origins"):
+        np.testing.assert_allclose(
+            getattr(small.memory.evidence, field),
+            getattr(memory.evidence, field),
+            rtol=1e-3,
+            atol=1e-2,
+        )
+
+
+def test_rows_by_need_know_what_dense_arrays_do(make_agent, maze, monkeypatch):
+    """The same steps in both layouts (profiles and strides are judged in the sparse one only)."""
+    plain = jnp.asarray([[0.0] * len(SPREADS), [-1e4] * len(SPREADS)])
+    agent = make_agent(profile_odds=-1e4, log_spread=plain)
+    small, told = told_to(agent, maze(), monkeypatch)
+    dense = FiniteQ(small.learner.prior, small.learner.curiosity)
+    memory = learned(dense, told)
     assert memory.evidence.profiled is None
     table = judgement(dense, memory, small.calibration).mean
     met = sorted(small.rows)
@@ -97,7 +126,8 @@ def test_rows_are_given_in_order_and_one_stays_spare(monkeypatch):
 
 
 def test_the_learner_fits_the_size(agent):
-    assert agent.learner_for(10, 3).slots is None
+    assert agent.learner_for(1, 3).slots is None
+    assert [agent.learner_for(states, 3).slots for states in (2, 9, 10)] == [4, 9, 10]
     assert agent.learner_for(11, 3).slots == 4
     assert agent.learner_for(11, 3, slots=9).slots == 9
     with pytest.raises(UnknownNameError, match="many_states"):

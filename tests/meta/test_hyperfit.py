@@ -27,7 +27,7 @@ def test_random_mdps_are_recovered():
     np.testing.assert_allclose(fitted.pair.mean * unit, 1.0, atol=0.25)
     np.testing.assert_allclose(fitted.pair.noise * unit**2, 1.0, rtol=0.15)
     np.testing.assert_allclose(fitted.pair.between * unit**2, 1.0, rtol=0.4)
-    assert SPREADS[int(jnp.argmax(fitted.log_spread))] == 4.0
+    assert SPREADS[int(jnp.argmax(fitted.log_spread[0]))] == 4.0
     assert float(fitted.reward_odds) < -2.5
     assert int(jnp.argmax(fitted.origins)) == 0
     assert float(fitted.pair_ends.rate) < 0.01
@@ -43,3 +43,16 @@ def test_coins_are_recovered_beside_measurements():
     np.testing.assert_allclose(fitted.pair_two.noise, 1 / 6, rtol=0.15)
     np.testing.assert_allclose(fitted.pair_two.between, 1 / 12, rtol=0.4)
     assert abs(float(fitted.pair.mean)) < 0.1
+
+
+def test_what_chance_alone_scatters_is_taken_out_of_one_family():
+    """All coins have one prior, so means of eight of them differ by chance only: the weights are large."""
+    coins = experience(Bandit(8, horizon=100), 96, 256)
+    loose, sharp = (fit_hyperprior([coins], one_family=flag) for flag in (False, True))
+    assert float(sharp.pair_two.mean_weight) > 3.0 * float(loose.pair_two.mean_weight)
+    assert float(sharp.pair_two.between_weight) > 2.0 * float(loose.pair_two.between_weight)
+    for field in ("mean", "between", "noise"):
+        np.testing.assert_allclose(
+            getattr(sharp.pair_two, field), getattr(loose.pair_two, field), rtol=1e-6
+        )
+    assert float(sharp.stays_two) == 1.0

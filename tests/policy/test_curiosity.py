@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,3 +36,9 @@ def test_untrained_it_is_the_curve_of_steps_left_per_visit_and_state():
         visits, jnp.asarray(1.0), jnp.asarray(40.0), jnp.asarray(2.0), jnp.ones(FEATURES)
     )
     np.testing.assert_allclose(got, gittins_deviations(20.0 / (visits + 1.0)), rtol=1e-5)
+
+
+def test_a_new_state_may_set_a_record_once_in_so_many():
+    curiosity = eqx.tree_at(lambda c: c.ambition, Curiosity(), jnp.log(3.0))
+    found = [float(curiosity.beyond(jnp.asarray(met), jnp.asarray(2.0))) for met in (0.0, 3.0)]
+    np.testing.assert_allclose(found, [36.0, 9.0], rtol=1e-5)

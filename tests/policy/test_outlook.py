@@ -13,7 +13,16 @@ import pytest
 from metaql.embedding.hyperprior import broad
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.finiteq import FiniteQ, untrained
-from metaql.policy.outlook import LONGEST, flat, no_plan, posterior, sweep, task_discount
+from metaql.policy.outlook import (
+    LONGEST,
+    Bounds,
+    _hope,
+    flat,
+    no_plan,
+    posterior,
+    sweep,
+    task_discount,
+)
 from metaql.tasks import exact
 from metaql.tasks.families import Worlds
 from metaql.tasks.finite import finite_task
@@ -142,3 +151,64 @@ def test_an_end_is_worth_nothing_after_it_and_a_truncation_is():
 
     assert float(after(True)) < 1.5
     assert float(after(False)) > 3.0
+
+
+def coins(wins, losses, stays_two=1.0):
+    """What FiniteQ plans for a bandit of four arms, the first of them pulled so often."""
+    prior = eqx.tree_at(lambda p: p.stays_two, broad(), jnp.asarray(stays_two))
+    learner = FiniteQ(prior, untrained().curiosity)
+    task = finite_task(np.ones((1, 4, 1)), np.zeros((1, 4)), horizon=1)
+    memory = learner.init(jax.random.key(0), task.spec(500))
+    see, no = eqx.filter_jit(learner.update), jnp.zeros((), bool)
+    for won in [1.0] * wins + [0.0] * losses:
+        zero = jnp.zeros((), jnp.int32)
+        pulled = Transition(zero, zero, jnp.asarray(won), zero, no, ~no)
+        memory = see(jax.random.key(0), memory, pulled)
+    return np.asarray(memory.plan.q[0])
+
+
+def test_hopes_stay_within_the_two_values_that_were_told():
+    bounded, hopeful = coins(20, 2), coins(20, 2, stays_two=0.0)
+    assert (bounded < 1.0).all()
+    assert bounded[1:].max() < hopeful[1:].max()
+    assert bounded[0] > 20 / 22 - 0.05  # optimism still only adds
+    assert hopeful[1:].max() > 1.0
+    assert coins(20, 1)[1:].max() > 1.0  # one loss is no second value yet
+
+
+def test_hope_is_so_many_deviations_of_log_odds():
+    two = Bounds(jnp.asarray(-1.0), jnp.asarray(3.0), jnp.asarray(1.0))
+    mean, deviation, lift = 1.0, 0.2, 2.0
+    found = _hope((jnp.asarray(mean), jnp.asarray(deviation**2)), lift, two, jnp.asarray(1.0))
+    np.testing.assert_allclose(found, 4.0 / (1.0 + np.exp(-2.0 * 0.2)) - 1.0 - mean, rtol=1e-4)
+    none = Bounds(*(jnp.zeros(()) for _ in range(3)))
+    found = _hope((jnp.asarray(mean), jnp.asarray(deviation**2)), lift, none, jnp.asarray(1.0))
+    np.testing.assert_allclose(found, lift * deviation, rtol=1e-5)
+
+
+def corridor(numbers):
+    """What is believed where right was never tried from cells 11 and 12; being in 13 pays."""
+    ring = np.zeros((14, 2, 14))
+    for state in range(14):
+        ring[state, 0, max(state - 1, 0)] = 1.0
+        ring[state, 1, min(state + 1, 13)] = 1.0
+    task = finite_task(ring, np.zeros((14, 2)), horizon=50)
+    learner = FiniteQ(broad(), untrained().curiosity, slots=4)
+    learn = eqx.filter_jit(learner.learn)
+    spec = task.spec(9)._replace(numbers=jnp.asarray(numbers, jnp.int32))
+    memory = learner.init(jax.random.key(0), spec)
+    no = jnp.zeros((), bool)
+    steps = [(s, 1, s + 1, 0.0) for s in range(10)] + [(s, 0, s - 1, 0.0) for s in range(10, 0, -1)]
+    steps += [(12, 0, 11, 0.0), (13, 0, 12, 0.0), (13, 1, 13, 1.0)] * 2
+    for state, action, onto, reward in steps:
+        numbers = (jnp.asarray(x, jnp.int32) for x in (state, action))
+        moved = Transition(*numbers, jnp.asarray(reward), jnp.asarray(onto, jnp.int32), no, no)
+        memory = learn(memory, moved)
+    return np.asarray(eqx.filter_jit(learner.believed)(memory).q)
+
+
+def test_an_untried_pair_is_worth_what_its_stride_leads_to():
+    told = corridor(range(14))
+    assert (told[11:13, 1] > 1.03 * told[11:13, 0]).all()
+    by_lot = corridor(np.random.default_rng(0).permutation(14))
+    assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()

@@ -11,7 +11,7 @@ import pytest
 from metaql.embedding.evidence import Outcomes
 from metaql.embedding.successors import Dense
 from metaql.policy.finiteq import FiniteQ, no_knowledge, untrained
-from metaql.policy.outlook import Model, Moments, Plan
+from metaql.policy.outlook import Bounds, Model, Moments, Plan
 from metaql.policy.uncertainty import Calibration, best_probability, judge, propagate
 from metaql.types import TaskSpec, Transition
 
@@ -33,13 +33,17 @@ def two_states():
         landing=moments(0.0, 0.0, (2,)),
         onward=moments(1.0, 0.0, (2,)),
         stay=moments(1.0, 0.0, (2, 1)),
-        outcomes=Outcomes(counts / 4.0, sure, 0.2 * sure, none),
+        outcomes=Outcomes(counts / 4.0, sure, 0.0 * sure, 0.2 * sure, none),
         origins=jnp.full(4, 0.25),
         met=jnp.ones(2, bool),
         unmet_share=none,
         mask=jnp.ones((2, 1), bool),
-        strength=none,
-        arrival_strength=none,
+        bounds=Bounds(none, none, none),
+        by_arrival=none,
+        leads=None,
+        strength=jnp.zeros((2, 1)),
+        fresh_strength=none,
+        arrival_strength=jnp.zeros(2),
     )
 
 

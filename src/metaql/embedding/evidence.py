@@ -16,7 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metaql.embedding import successors as after
-from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
+from metaql.embedding.hyperprior import (
+    BASES,
+    END_SPREADS,
+    SPREADS,
+    EndPrior,
+    Hyperprior,
+    RewardPrior,
+)
 from metaql.embedding.profiles import (
     PROFILES,
     WIDTH,
@@ -25,18 +32,22 @@ from metaql.embedding.profiles import (
     no_profiles,
 )
 from metaql.embedding.statistics import Tally
+from metaql.embedding.strides import Strides, no_strides
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
 
 _TINY = 1e-6
+_OWN = 2.0
+"""Repeats that what is usual counts as for the noise of an index."""
 
 
 class Rewards(NamedTuple):
-    """Running sums of squares of rewards around the mean of their index."""
+    """How rewards vary around the mean of their index."""
 
-    within: Float[Array, ""]
-    repeats: Float[Array, ""]
-    """Visits beyond the first of each index: degrees of freedom of ``within``."""
+    within: Float[Array, "*K"]
+    """Running sum of squares."""
+    odds: Float[Array, ""]
+    """Log-odds of a noise for each index against one for all."""
 
 
 class Evidence(NamedTuple):
@@ -50,11 +61,13 @@ class Evidence(NamedTuple):
     """States that an episode started in or a step arrived in."""
     pair_rewards: Rewards
     arrival_rewards: Rewards
-    log_spread: Float[Array, " G"]
-    """Log-likelihood of the successors seen under each of `SPREADS`."""
+    log_spread: Float[Array, "B G"]
+    """Log-likelihood of the successors seen under each of `BASES` and `SPREADS`."""
     origins: Float[Array, " 4"]
     """Expected number of fresh successors from each origin."""
     profiled: Profiled | None
+    """Sparse layout only."""
+    strides: Strides | None
     """Sparse layout only."""
     common: Float[Array, " M"]
     """How common each profile is."""
@@ -69,6 +82,8 @@ class Evidence(NamedTuple):
     highest: Float[Array, ""]
     binary: Bool[Array, ""]
     """Whether every reward so far was one of two values."""
+    told_two: Bool[Array, ""]
+    """Whether there was a time when it was, and each of them had been met twice."""
     steps: Float[Array, ""]
 
     @property
@@ -85,10 +100,12 @@ class Means(NamedTuple):
     variance: Float[Array, "*K"]
     fresh_mean: Float[Array, ""]
     fresh_variance: Float[Array, ""]
-    noise: Float[Array, ""]
+    noise: Float[Array, "*K"]
     """Variance of one reward around its mean."""
-    strength: Float[Array, ""]
+    strength: Float[Array, "*K"]
     """Visits that the common mean counts as."""
+    fresh_noise: Float[Array, ""]
+    fresh_strength: Float[Array, ""]
     between: Float[Array, ""]
     """Variance of means between indices."""
 
@@ -112,11 +129,12 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         pair=Tally(pair, pair, pair),
         arrival=Tally(state, state, state),
         met=jnp.zeros(num_states, bool),
-        pair_rewards=Rewards(zero, zero),
-        arrival_rewards=Rewards(zero, zero),
-        log_spread=jnp.zeros(len(SPREADS)),
+        pair_rewards=Rewards(pair, zero),
+        arrival_rewards=Rewards(state, zero),
+        log_spread=jnp.zeros((len(BASES), len(SPREADS))),
         origins=jnp.zeros(4),
         profiled=None if slots is None else no_profiles(num_states, num_actions),
+        strides=None if slots is None else no_strides(num_states, num_actions),
         common=jnp.full(len(PROFILES), 1.0 / len(PROFILES)),
         profile_odds=zero,
         log_pair_ends=jnp.zeros(len(END_SPREADS)),
@@ -126,6 +144,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         lowest=jnp.full((), jnp.inf),
         highest=jnp.full((), -jnp.inf),
         binary=jnp.ones((), bool),
+        told_two=jnp.zeros((), bool),
         steps=zero,
     )
 
@@ -142,9 +161,17 @@ def reward_unit(seen: Evidence, prior: Hyperprior) -> Float[Array, ""]:
     return jnp.where(prior.unit > 0, prior.unit, peak)
 
 
+def base_weights(seen: Evidence, prior: Hyperprior) -> Float[Array, "B G"]:
+    """Posterior over `BASES` and `SPREADS`."""
+    weights = prior.log_spread + seen.log_spread
+    if seen.strides is None:
+        weights = weights.at[1].set(-jnp.inf)
+    return jax.nn.softmax(weights, axis=(0, 1))
+
+
 def spread_weights(seen: Evidence, prior: Hyperprior) -> Float[Array, " G"]:
-    """Posterior over `SPREADS`."""
-    return jax.nn.softmax(prior.log_spread + seen.log_spread)
+    """Posterior over `SPREADS`, whatever the base."""
+    return base_weights(seen, prior).sum(0)
 
 
 class Outcomes(NamedTuple):
@@ -154,6 +181,8 @@ class Outcomes(NamedTuple):
     """Probability of each successor seen, in the layout of the counts; the rest is for fresh ones."""
     kept: Float[Array, "S A"]
     """Their sum."""
+    by_stride: Float[Array, "S A"]
+    """Share of the rest that goes where strides lead."""
     narrow: Float[Array, "S A"]
     """Variance of an expectation under the posterior, over the variance of one draw."""
     fresh_narrow: Float[Array, ""]
@@ -162,11 +191,14 @@ class Outcomes(NamedTuple):
 
 def outcomes(seen: Evidence, prior: Hyperprior) -> Outcomes:
     """Independent rows and shared profiles, weighed by how well each foresaw what came."""
-    spreads, weights = jnp.asarray(SPREADS), spread_weights(seen, prior)
+    spreads, by_base = jnp.asarray(SPREADS), base_weights(seen, prior)
+    weights = by_base.sum(0)
     visits = seen.pair.visits[..., None]
     rate = (weights / (visits + spreads)).sum(-1)
     narrow = (weights / (visits + spreads + 1.0)).sum(-1)
     fresh_narrow = (weights / (spreads + 1.0)).sum()
+    rest = spreads / (visits + spreads)
+    by_stride = (by_base[1] * rest).sum(-1) / (weights * rest).sum(-1)
     probabilities = seen.successors.counts * rate[..., None]
     if seen.profiled is not None:
         believed = jax.nn.sigmoid(prior.profile_odds + seen.profile_odds)
@@ -177,7 +209,7 @@ def outcomes(seen: Evidence, prior: Hyperprior) -> Outcomes:
         probabilities = probabilities + believed * (slots - probabilities)
         narrow = narrow + believed * (shared.narrow - narrow)
         fresh_narrow = fresh_narrow + believed * (1.0 - fresh_narrow)
-    return Outcomes(probabilities, probabilities.sum(-1), narrow, fresh_narrow)
+    return Outcomes(probabilities, probabilities.sum(-1), by_stride, narrow, fresh_narrow)
 
 
 def origin_weights(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Float[Array, " 4"]:
@@ -189,20 +221,27 @@ def origin_weights(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Float[A
 
 def pair_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
     """Posterior of mean rewards by pair, ``[S, A]``."""
-    return _reward_means(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two, (seen, unit))
+    tallied = (seen.pair, seen.pair_rewards, reward_prior_of(seen, prior.pair, prior.pair_two))
+    return _reward_means(*tallied, prior.noise_odds, (seen, unit))
 
 
 def arrival_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
     """Posterior of mean rewards by the state arrived in, ``[S]``."""
-    by_arrival = (seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two)
-    return _reward_means(*by_arrival, (seen, unit))
+    before = reward_prior_of(seen, prior.arrival, prior.arrival_two)
+    tallied = (seen.arrival, seen.arrival_rewards, before)
+    return _reward_means(*tallied, prior.noise_odds, (seen, unit))
+
+
+def reward_prior_of(seen: Evidence, many: RewardPrior, two: RewardPrior) -> RewardPrior:
+    """The prior that holds: ``two`` as long as all rewards were one of two values."""
+    return RewardPrior(*(jnp.where(seen.binary, b, a) for a, b in zip(many, two, strict=True)))
 
 
 def _reward_means(
     tally: Tally,
     rewards: Rewards,
-    many: RewardPrior,
-    two: RewardPrior,
+    prior: RewardPrior,
+    odds: Float[Array, ""],
     task: tuple[Evidence, Float[Array, ""]],
 ) -> Means:
     """Posterior of mean rewards: normal-normal, its variances estimated along (empirical Bayes).
@@ -211,11 +250,13 @@ def _reward_means(
     does, by (high - m)(m - low), and not as all others do on average: with a Beta prior that is exact.
     """
     seen, unit = task
-    prior = RewardPrior(*(jnp.where(seen.binary, b, a) for a, b in zip(many, two, strict=True)))
     visited = tally.visits > 0
     each = tally.reward / jnp.maximum(tally.visits, 1.0)
-    noise = prior.noise_weight * prior.noise * unit**2 + rewards.within
-    noise = noise / (prior.noise_weight + rewards.repeats)
+    found = noises(tally, rewards, prior, unit)
+    # With two values the noise follows from the mean, and all means have one prior.
+    apart = jnp.where(seen.binary, 0.0, jax.nn.sigmoid(odds + rewards.odds))
+    noise = found.shared + apart * (found.own - found.shared)
+    fresh_noise = found.shared + apart * (found.usual - found.shared)
     number = visited.sum()
     mean = prior.mean_weight * prior.mean * unit + jnp.where(visited, each, 0.0).sum()
     mean = mean / (prior.mean_weight + number)
@@ -223,7 +264,7 @@ def _reward_means(
     spread = jnp.where(visited, jnp.square(each - mean) - chance, 0.0).sum()
     between = prior.between_weight * prior.between * unit**2 + jnp.maximum(spread, 0.0)
     between = between / (prior.between_weight + number) + _TINY * unit**2
-    strength = noise / between
+    strength, fresh_strength = noise / between, fresh_noise / between
     weight = tally.visits + strength
     posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)
     local = (seen.highest - posterior) * (posterior - seen.lowest)
@@ -231,10 +272,32 @@ def _reward_means(
     scatter = jnp.where(both, jnp.clip(local, 0.0, None) * weight / (weight + 1.0), noise)
     variance = jnp.where(visited, scatter / jnp.maximum(weight, _TINY), between)
     # What is usual is itself uncertain: a first arm that pays nothing does not speak for all.
-    common = (between + noise) / (prior.mean_weight + number)
+    common = (between + fresh_noise) / (prior.mean_weight + number)
     shrunk = strength / jnp.maximum(weight, _TINY)
     variance = jnp.minimum(variance, between) + jnp.where(visited, shrunk**2, 1.0) * common
-    return Means(posterior, variance, mean, between + common, noise, strength, between)
+    usual = (mean, between + common)
+    return Means(posterior, variance, *usual, noise, strength, fresh_noise, fresh_strength, between)
+
+
+class Noises(NamedTuple):
+    """Variance of a reward around the mean of its index: one for all, or one for each."""
+
+    shared: Float[Array, ""]
+    own: Float[Array, "*K"]
+    usual: Float[Array, ""]
+    """Of an index never visited, where each has its own."""
+
+
+def noises(tally: Tally, rewards: Rewards, prior: RewardPrior, unit: Float[Array, ""]) -> Noises:
+    """Estimates of the noise under both hypotheses, each with the prior's pseudo-observations."""
+    repeats = jnp.maximum(tally.visits - 1.0, 0.0)  # degrees of freedom
+    before, weight = prior.noise * unit**2, prior.noise_weight
+    shared = (weight * before + rewards.within.sum()) / (weight + repeats.sum())
+    # However often an index was visited, it is one example of what is usual.
+    each, share = rewards.within / jnp.maximum(repeats, 1.0), repeats / (repeats + 1.0)
+    usual = (weight * before + (share * each).sum()) / (weight + share.sum())
+    own = (_OWN * usual + rewards.within) / (_OWN + repeats)
+    return Noises(shared, own, usual)
 
 
 def end_rates(tally: Tally, prior: EndPrior, log_likelihood: Float[Array, " D"]) -> Rates:

@@ -22,6 +22,10 @@ SPREADS = (0.01, 0.1, 0.5, 1.5, 4.0, 10.0, 30.0)
 END_SPREADS = (0.02, 0.3, 2.0)
 """Candidate concentrations of the Beta over terminations."""
 
+BASES = ("plain", "stride")
+"""What a pair's successors are like before they are known: drawn from `Hyperprior.origins`, or where the
+action's strides lead (`metaql.embedding.strides`)."""
+
 
 class RewardPrior(NamedTuple):
     """Normal rewards: means vary between indices around a common mean, and rewards around each.
@@ -52,8 +56,8 @@ class EndPrior(NamedTuple):
 class Hyperprior(eqx.Module):
     """Prior over everything that describes how a task is made."""
 
-    log_spread: Float[Array, " G"]
-    """Log-weights of `SPREADS`."""
+    log_spread: Float[Array, "B G"]
+    """Log-weights of `SPREADS` for each of `BASES`."""
     origins: Float[Array, " 4"]
     """Pseudo-counts of where a fresh successor comes from: any state alike, one that another action
     has led to from here, the state itself, a state never met.
@@ -68,6 +72,10 @@ class Hyperprior(eqx.Module):
     pair_two: RewardPrior
     """Of rewards by pair, as long as all were one of two values: wins and losses, say."""
     arrival_two: RewardPrior
+    noise_odds: Float[Array, ""]
+    """Log-odds that every index has a noise of its own, against one for all."""
+    stays_two: Float[Array, ""]
+    """Probability that rewards that were all of two values, each met twice, stay so."""
     pair_ends: EndPrior
     arrival_ends: EndPrior
     reward_odds: Float[Array, ""]
@@ -95,7 +103,7 @@ def broad() -> Hyperprior:
     """The hand-set prior of a task of which nothing is known; training starts here."""
     ends = EndPrior(jnp.asarray(0.05), jnp.asarray(1.0), jnp.zeros(len(END_SPREADS)))
     return Hyperprior(
-        log_spread=jnp.zeros(len(SPREADS)),
+        log_spread=jnp.zeros((len(BASES), len(SPREADS))),
         origins=jnp.asarray([1.0, 0.5, 0.5, 1.0]),
         profiles=jnp.full(len(PROFILES), 0.1),
         profile_odds=jnp.zeros(()),
@@ -103,6 +111,8 @@ def broad() -> Hyperprior:
         arrival=reward_prior(),
         pair_two=reward_prior(),
         arrival_two=reward_prior(),
+        noise_odds=jnp.zeros(()),
+        stays_two=jnp.asarray(0.5),
         pair_ends=ends,
         arrival_ends=ends,
         reward_odds=jnp.zeros(()),

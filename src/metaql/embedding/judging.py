@@ -10,18 +10,22 @@ from metaql.embedding import successors as after
 from metaql.embedding.evidence import (
     Evidence,
     Means,
+    Noises,
     Rewards,
     arrival_means,
+    base_weights,
     common_rate,
+    noises,
     num_states,
     origin_weights,
     pair_means,
+    reward_prior_of,
     reward_unit,
-    spread_weights,
 )
-from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior
+from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
 from metaql.embedding.profiles import WIDTH, chances, commonness, refresh
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
+from metaql.embedding.strides import chance_of, walk
 from metaql.embedding.successors import Sparse
 from metaql.types import TaskSpec, Transition
 
@@ -46,30 +50,41 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     if profiled is not None and isinstance(successors, Sparse):
         profiled = refresh(profiled, successors, at_pair, pair.visits)
         common = commonness(profiled, prior.profiles, common, pair.visits)
+    strides = seen.strides
+    if strides is not None:
+        strides = walk(strides, spec, transition, pair.visits)
     pair_ends, arrival_ends, ends_odds = _judge_ends(seen, prior, at_pair, at_arrival, ended)
+    reward_odds, noise_odds = _judge_reward(seen, prior, at_pair, at_arrival, reward)
     lowest, highest = jnp.minimum(seen.lowest, reward), jnp.maximum(seen.highest, reward)
     between = (reward > seen.lowest) & (reward < seen.highest)
     moved = (lowest < seen.lowest) | (highest > seen.highest)
     had_two = seen.highest > seen.lowest
+    binary = seen.binary & ~between & ~(had_two & moved)
+    highs = (pair.reward.sum() - lowest * (seen.steps + 1.0)) / (highest - lowest)
+    twice = (highs > 1.5) & (seen.steps + 1.0 - highs > 1.5)  # never, while there is one value
     return Evidence(
         successors=successors,
         pair=pair,
         arrival=_count(seen.arrival, at_arrival, reward, ended),
         met=met | (at_arrival > 0),
-        pair_rewards=_scatter(seen.pair_rewards, seen.pair, at_pair, reward),
-        arrival_rewards=_scatter(seen.arrival_rewards, seen.arrival, at_arrival, reward),
+        pair_rewards=_scatter(seen.pair_rewards, seen.pair, at_pair, reward, noise_odds[0]),
+        arrival_rewards=_scatter(
+            seen.arrival_rewards, seen.arrival, at_arrival, reward, noise_odds[1]
+        ),
         log_spread=seen.log_spread + fits,
         origins=seen.origins + origins,
         profiled=profiled,
+        strides=strides,
         common=common,
         profile_odds=_add_odds(_FADE * seen.profile_odds, odds),
         log_pair_ends=seen.log_pair_ends + pair_ends,
         log_arrival_ends=seen.log_arrival_ends + arrival_ends,
-        reward_odds=_judge_reward(seen, prior, at_pair, at_arrival, reward),
+        reward_odds=reward_odds,
         ends_odds=ends_odds,
         lowest=lowest,
         highest=highest,
-        binary=seen.binary & ~between & ~(had_two & moved),
+        binary=binary,
+        told_two=seen.told_two | (binary & twice),
         steps=seen.steps + 1.0,
     )
 
@@ -81,7 +96,11 @@ def _count(
 
 
 def _scatter(
-    rewards: Rewards, tally: Tally, where: Float[Array, "*K"], reward: Float[Array, ""]
+    rewards: Rewards,
+    tally: Tally,
+    where: Float[Array, "*K"],
+    reward: Float[Array, ""],
+    odds: Float[Array, ""],
 ) -> Rewards:
     """Sum of squares around the index's own mean after one more reward (Welford 1962)."""
     visits, total = (tally.visits * where).sum(), (tally.reward * where).sum()
@@ -89,12 +108,12 @@ def _scatter(
     now = (total + reward) / (visits + 1.0)
     again = visits > 0
     change = jnp.where(again, jnp.maximum((reward - before) * (reward - now), 0.0), 0.0)
-    return Rewards(rewards.within + change, rewards.repeats + again)
+    return Rewards(rewards.within + where * change, _add_odds(rewards.odds, odds))
 
 
 def _judge_successor(
     seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Transition
-) -> tuple[Float[Array, " G"], Float[Array, " 4"], Float[Array, ""]]:
+) -> tuple[Float[Array, "B G"], Float[Array, " 4"], Float[Array, ""]]:
     """Judge what may have led to the next state.
 
     Returns:
@@ -117,10 +136,15 @@ def _judge_successor(
     )
     shares = origin_weights(seen, prior, spec) * by_origin
     likelihood = shares.sum()
+    by_stride = likelihood
+    if seen.strides is not None:
+        chance, unknown = chance_of(seen.strides, spec, transition)
+        by_stride = chance + unknown * likelihood
     own, visits = from_here[transition.action], counted[transition.action]
-    foreseen = (own + spreads * likelihood) / (visits + spreads)
-    weights = spread_weights(seen, prior)
-    fresh = (weights * spreads * likelihood / (own + spreads * likelihood)).sum()
+    bases = jnp.stack([likelihood, by_stride])[:, None]
+    foreseen = (own + spreads * bases) / (visits + spreads)
+    weights = base_weights(seen, prior)
+    fresh = (weights.sum(0) * spreads * likelihood / (own + spreads * likelihood)).sum()
     odds = jnp.zeros(())
     if seen.profiled is not None and isinstance(seen.successors, Sparse):
         here = (transition.state, transition.action)
@@ -166,18 +190,38 @@ def _judge_reward(
     at_pair: Float[Array, "S A"],
     at_arrival: Float[Array, " S"],
     reward: Float[Array, ""],
-) -> Float[Array, ""]:
-    """Log-odds of arrival against pair after each foresaw this reward (normal predictive densities)."""
+) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
+    """Judge how each hypothesis foresaw a reward (normal predictive densities).
+
+    Returns:
+        Log-odds of arrival against pair, and what this reward adds to those of a noise for each index
+        against one for all: for pairs, and for arrivals.
+    """
     unit = reward_unit(seen, prior)
 
-    def fit(means: Means, where: Float[Array, "*K"]) -> Float[Array, ""]:
+    def fit(
+        means: Means, found: Noises, where: Float[Array, "*K"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         mean, variance = (means.mean * where).sum(), (means.variance * where).sum()
-        variance = variance + means.noise + 1e-4 * unit**2
-        return -0.5 * (jnp.log(variance) + jnp.square(reward - mean) / variance)
+        own = (jnp.stack([means.noise, found.own]) * where).reshape(2, -1).sum(-1)
+        chances = variance + jnp.append(own, found.shared) + 1e-4 * unit**2
+        mixed, apart, shared = -0.5 * (jnp.log(chances) + jnp.square(reward - mean) / chances)
+        return mixed, apart - shared
 
-    pair = fit(pair_means(seen, prior, unit), at_pair)
-    arrival = fit(arrival_means(seen, prior, unit), at_arrival)
-    return _add_odds(seen.reward_odds, arrival - pair)
+    def found(tally: Tally, rewards: Rewards, many: RewardPrior, two: RewardPrior) -> Noises:
+        return noises(tally, rewards, reward_prior_of(seen, many, two), unit)
+
+    pair, pair_noise = fit(
+        pair_means(seen, prior, unit),
+        found(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two),
+        at_pair,
+    )
+    arrival, arrival_noise = fit(
+        arrival_means(seen, prior, unit),
+        found(seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two),
+        at_arrival,
+    )
+    return _add_odds(seen.reward_odds, arrival - pair), (pair_noise, arrival_noise)
 
 
 def _add_odds(odds: Float[Array, ""], change: Float[Array, ""]) -> Float[Array, ""]:

@@ -135,6 +135,8 @@ class FiniteCompanion:
 
     def _live(self, clock: int, last: Transition, row: int) -> int:
         moment = (self.seed, integer(clock))
+        spec: Any = self.memory.spec._replace(numbers=self.rows.numbers.copy())
+        self.memory = self.memory._replace(spec=spec)
         self.memory, answer = _compiled(is_small(self.memory))(
             self.learner, self.memory, last, integer(row), moment
         )
@@ -149,7 +151,8 @@ class FiniteCompanion:
         if (capacity, slots) == (self.rows.capacity, self.slots):
             return
         self.memory = widen(self.memory, capacity, slots, spare=len(self.rows) % capacity)
-        self.rows.capacity, self.slots = capacity, slots
+        self.rows.grow(capacity)
+        self.slots = slots
 
 
 class Beliefs(NamedTuple):

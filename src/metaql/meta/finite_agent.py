@@ -27,8 +27,8 @@ from metaql.tasks.host import open_environment
 KIND = "finite agent"
 """Of its checkpoints."""
 ONE_STATE, MANY_STATES = "one_state", "many_states"
-_DENSE = 10
-"""States up to which all successors are remembered, in dense arrays."""
+_FEW = 10
+"""States up to which there is room for every successor."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,10 +65,10 @@ class FiniteAgent:
             num_actions: A; any will do.
             prior: a kind of task; ``"auto"``: the one of bandits for one state, else that of all
                 others. None counts as ``"auto"``: without any prior there is no FiniteQ.
-            slots: successors remembered per pair in tasks of more than 10 states. `adapt` makes more
+            slots: successors remembered per pair. `adapt` makes more
                 when they are needed. Lifetimes in one batch cannot: there a pair forgets every
                 successor beyond its slots, so give the largest number that a pair can have (default:
-                4, which slippery grids never exceed).
+                4, which slippery grids never exceed; all of them up to 10 states).
 
         Raises:
             UnknownNameError: no such kind of task.
@@ -80,7 +80,8 @@ class FiniteAgent:
             prior = wanted if wanted in kinds else kinds[0]
         if prior not in self.priors:
             raise unknown_name("`prior`", prior, kinds)
-        room = None if num_states <= _DENSE else max(slots or FIRST_SLOTS, FIRST_SLOTS)
+        least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else FIRST_SLOTS
+        room = None if num_states == 1 else max(slots or least, least)
         return FiniteQ(self.priors[prior], self.curiosities[prior], slots=room)
 
     def adapt(

@@ -57,8 +57,8 @@ def blank(
 ) -> Knowledge:
     """Nothing known, as NumPy arrays, with rows for ``capacity`` of ``num_states`` states."""
     masks: Any = np.ones(capacity, bool), np.ones(num_actions, bool)
-    numbers: Any = (np.int32(number) for number in (horizon, episodes, num_states))
-    spec = TaskSpec(*masks, *numbers)
+    sizes: Any = (np.int32(size) for size in (horizon, episodes, num_states))
+    spec = TaskSpec(*masks, *sizes, numbers=np.full(capacity, -1, np.int32))  # pyright: ignore[reportArgumentType]
     return jax.device_get(_blank(spec, slots))
 
 
@@ -99,13 +99,23 @@ class Rows:
         self.num_states = num_states
         self.index: dict[int, int] = {}
         self.capacity = min(num_states, FIRST_ROWS)
+        self.numbers = np.full(self.capacity, -1, np.int32)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __call__(self, state: int) -> int:
         """The row of a state; a new one if it was never met."""
-        return self.index.setdefault(state, len(self.index))
+        row = self.index.setdefault(state, len(self.index))
+        self.numbers[row] = state
+        return row
+
+    def grow(self, capacity: int) -> None:
+        """Have room for ``capacity`` states."""
+        self.numbers = np.pad(
+            self.numbers, (0, capacity - self.capacity), constant_values=np.int32(-1)
+        )
+        self.capacity = capacity
 
     def room_for(self, states: set[int]) -> int:
         """Capacity with which these states fit and, unless all were met, one row is still spare."""

@@ -64,6 +64,8 @@ class FiniteTrainConfig:
     """Steps each of them lives."""
     bank: int = 512
     """Tasks per course that scores draw from."""
+    one_family: bool = False
+    """Whether all tasks are made alike, as in `fit_hyperprior`."""
     iterations: int = 40
     """Of the evolution strategy."""
     pairs: int = 6
@@ -72,6 +74,10 @@ class FiniteTrainConfig:
     """Standard deviation of the perturbations."""
     rate: float = 0.08
     """Step size."""
+    trust: float = 1.0
+    """How far to go from the closed form to what climbing found: less where lifetimes will be longer than
+    those climbed on, which need more curiosity.
+    """
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -82,6 +88,8 @@ class FiniteTrainConfig:
         for name in ("agents", "agent_steps", "bank", "pairs", "spread", "rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"`{name}` must be above 0.", f"Got {getattr(self, name)}.")
+        if not 0 <= self.trust <= 1:
+            raise ConfigError("`trust` must be in [0, 1].", f"Got {self.trust}.")
         if self.iterations < 0:
             raise ConfigError("`iterations` must be at least 0.", f"Got {self.iterations}.")
 
@@ -146,7 +154,8 @@ def train_finite(
         )
         _save(folder, prior, state)
         on_progress("exploring", state.iteration / config.iterations, mean)
-    return prior, unravel(jnp.asarray(state.average, start.dtype))
+    found = start + config.trust * (jnp.asarray(state.average, start.dtype) - start)
+    return prior, unravel(found)
 
 
 def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:
@@ -180,7 +189,7 @@ def _fit(
             )
         )
         on_progress("Q-learning agents", (index + 1) / len(courses), 0.0)
-    return fit_hyperprior(experience)
+    return fit_hyperprior(experience, one_family=config.one_family)
 
 
 def _bank(course: Course, size: int, key: PRNGKey) -> _Bank:

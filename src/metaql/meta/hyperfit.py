@@ -19,13 +19,13 @@ from metaql.embedding.evidence import (
     Evidence,
     Means,
     arrival_means,
+    base_weights,
     common_rate,
     pair_means,
     reward_unit,
-    spread_weights,
 )
 from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
-from metaql.embedding.statistics import ODDS_LIMIT
+from metaql.embedding.statistics import ODDS_LIMIT, Tally
 
 _SAME_SCALE = 0.2
 """Deviation of the logarithm of the largest reward up to which a family has one scale."""
@@ -35,11 +35,15 @@ _SURE = 0.02
 """Pretended share of tasks that are otherwise, so that no odds are infinite."""
 
 
-def fit_hyperprior(experience: Sequence[Evidence]) -> Hyperprior:
+def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) -> Hyperprior:
     """The prior under which what every task showed is most typical (method of moments).
 
     Args:
         experience: batches ``[N, ...]`` of evidence, gathered under `broad`; each batch counts alike.
+        one_family: take out of the scatter between tasks what chance alone makes of it, for rewards:
+            means of few arms differ even where all arms have one prior. Sharper; for tasks that are
+            all made alike. (Rewards of more than two values only where they have one scale: the largest
+            one met, which is the unit else, grows along a lifetime.)
     """
     start = broad()
     peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
@@ -63,10 +67,12 @@ def fit_hyperprior(experience: Sequence[Evidence]) -> Hyperprior:
         "origins": 0.1 + 3.0 * origins / origins.sum(),
         "profiles": 1.5 * common / common.sum() + 0.01,
         "profile_odds": _odds(weight, rows["profile_odds"]),
-        "pair": _rewards(many, rows["pair"]),
-        "arrival": _rewards(many, rows["arrival"]),
-        "pair_two": _rewards(two, rows["pair"]),
-        "arrival_two": _rewards(two, rows["arrival"]),
+        "pair": _rewards(many, rows["pair"], one_family and unit > 0),
+        "arrival": _rewards(many, rows["arrival"], one_family and unit > 0),
+        "pair_two": _rewards(two, rows["pair"], one_family),
+        "arrival_two": _rewards(two, rows["arrival"], one_family),
+        "noise_odds": _odds(weight, rows["noise_odds"]),
+        "stays_two": np.asarray(_among(weight, rows["told_two"]) @ rows["two"]),
         "pair_ends": _ends(weight, rows["pair_rate"], rows["pair_ends"]),
         "arrival_ends": _ends(weight, rows["arrival_rate"], rows["arrival_ends"]),
         "reward_odds": _odds(weight, rows["reward_odds"]),
@@ -81,22 +87,26 @@ def _facts(seen: Evidence, start: Hyperprior, unit: float) -> dict[str, Array]:
     scale = jnp.where(unit > 0, unit, reward_unit(seen, start))
     pair, arrival = pair_means(seen, start, scale), arrival_means(seen, start, scale)
 
-    def three(means: Means) -> Float[Array, " 3"]:
-        spread = jnp.stack([means.between, means.noise]) / scale**2
-        return jnp.concatenate([means.fresh_mean[None] / scale, spread])
+    def five(means: Means, tally: Tally) -> Float[Array, " 5"]:
+        spread = jnp.stack([means.between, means.fresh_noise]) / scale**2
+        number, repeats = (tally.visits > 0).sum(), jnp.maximum(tally.visits - 1.0, 0.0).sum()
+        sizes = jnp.stack([number.astype(jnp.float32), repeats])
+        return jnp.concatenate([means.fresh_mean[None] / scale, spread, sizes])
 
     return {
-        "spread": spread_weights(seen, start),
+        "spread": base_weights(seen, start),
         "origins": seen.origins / jnp.maximum(seen.origins.sum(), 1.0),
         "common": seen.common,
         "profile_odds": seen.profile_odds,
         "two": seen.binary,
-        "pair": three(pair),
-        "arrival": three(arrival),
+        "told_two": seen.told_two,
+        "pair": five(pair, seen.pair),
+        "arrival": five(arrival, seen.arrival),
         "pair_rate": common_rate(seen.pair, start.pair_ends),
         "arrival_rate": common_rate(seen.arrival, start.arrival_ends),
         "pair_ends": jax.nn.softmax(seen.log_pair_ends),
         "arrival_ends": jax.nn.softmax(seen.log_arrival_ends),
+        "noise_odds": seen.pair_rewards.odds,
         "reward_odds": seen.reward_odds,
         "ends_odds": seen.ends_odds,
     }
@@ -114,7 +124,7 @@ def _odds(weight: np.ndarray, odds: np.ndarray) -> np.ndarray:
     return np.log((share + _SURE) / (1.0 - share + _SURE))
 
 
-def _rewards(weight: np.ndarray, rows: np.ndarray) -> RewardPrior:
+def _rewards(weight: np.ndarray, rows: np.ndarray, one_family: bool) -> RewardPrior:
     """Common mean, variance between and noise, each with the weight that its scatter suggests.
 
     A mean whose scatter between tasks is v weighs ``between / v`` pairs (normal-normal). A variance
@@ -122,6 +132,14 @@ def _rewards(weight: np.ndarray, rows: np.ndarray) -> RewardPrior:
     """
     mean, between, noise = (weight @ rows[:, k] for k in range(3))
     scatter = [weight @ np.square(rows[:, k] - (weight @ rows[:, k])) for k in range(3)]
+    if one_family:
+        number, repeats = (np.maximum(rows[:, k], 1.0) for k in (3, 4))
+        alone = (
+            rows[:, 1] / number,
+            2.0 * rows[:, 1] ** 2 / number,
+            2.0 * rows[:, 2] ** 2 / repeats,
+        )
+        scatter = [each - weight @ chance for each, chance in zip(scatter, alone, strict=True)]
     weights = (
         between / max(scatter[0], 1e-9),
         2.0 * between**2 / max(scatter[1], 1e-12),

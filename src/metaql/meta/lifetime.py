@@ -179,7 +179,9 @@ Carry = tuple[Life, _Tally, Int[Array, ""]]
 _NO_LIMIT = np.iinfo(np.int32).max
 
 
-def _until_done(body: Callable[[Carry], Carry], carry: Carry, num_steps: int) -> Carry:
+def _until_done(
+    body: Callable[[Carry], Carry], carry: Carry, num_steps: Int[Array, ""] | int
+) -> Carry:
     """Repeat ``body`` until every lifetime in the carry is lived or ``num_steps`` are used up."""
 
     def unfinished(carry: Carry) -> Bool[Array, ""]:
@@ -191,7 +193,11 @@ def _until_done(body: Callable[[Carry], Carry], carry: Carry, num_steps: int) ->
 
 @eqx.filter_jit
 def _live_abreast(
-    learner: Learner, tasks: FiniteTask, carry: tuple[Life, _Tally], num_steps: int, shuffle: bool
+    learner: Learner,
+    tasks: FiniteTask,
+    carry: tuple[Life, _Tally],
+    num_steps: Int[Array, ""],
+    shuffle: bool,
 ) -> tuple[Life, _Tally]:
     """Live all lifetimes side by side (vmap) for at most ``num_steps`` more steps."""
 
@@ -255,7 +261,7 @@ def live_until(
     else:
         # Nobody asks for the tally: one slot is the least that it can have.
         tally = jax.vmap(lambda _: _empty_tally(1))(lives.step)
-        later, _ = _live_abreast(learner, tasks, (bounded, tally), _NO_LIMIT, False)
+        later, _ = _live_abreast(learner, tasks, (bounded, tally), jnp.asarray(_NO_LIMIT), False)
     return later._replace(episodes=lives.episodes)
 
 
@@ -294,7 +300,9 @@ def live(
         used = 0
         while bool(jnp.any(lives.episode < episodes)) and used < max_steps:
             todo = min(chunk, max_steps - used)
-            lives, tally = _live_abreast(learner, tasks, (lives, tally), todo, shuffle)
+            # As an array: one program serves the last, shorter chunk too.
+            number = jnp.asarray(todo, jnp.int32)
+            lives, tally = _live_abreast(learner, tasks, (lives, tally), number, shuffle)
             used += todo
             on_progress(float(jnp.mean(jnp.minimum(lives.episode, episodes)) / episodes))
     on_progress(1.0)

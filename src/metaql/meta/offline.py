@@ -208,6 +208,9 @@ def learn(learner: FiniteQ, log: Log) -> Learned:
         horizon=log.horizon,
         episodes=int(ended.sum()) + 1,
     )
+    numbers: Any = np.full(capacity, -1, np.int32)
+    numbers[: len(rows)] = list(rows)
+    memory = memory._replace(spec=memory.spec._replace(numbers=numbers))
     actions = log.actions.astype(np.int32)
     columns: Any = (here, actions, log.rewards, there, log.terminated, log.truncated)
     steps = Transition(*columns)

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-FEATURES = 8
+FEATURES = 9
 """Facts about the lifetime that count besides pulls left per pull made."""
 
 
@@ -49,15 +49,19 @@ class Curiosity(eqx.Module):
     by_fact: Float[Array, " F"]
     """How it moves with each of the facts."""
 
+    ambition: Float[Array, ""]
+    """Logarithm of how far rewards of states never met may exceed what was met; see `beyond`."""
+
     def __init__(self) -> None:
         """At first the closed form."""
+        self.ambition = jnp.zeros(())
         self.level, self.crowd, self.by_ratio = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
         self.by_fact = jnp.zeros(FEATURES)
 
     def __call__(
         self,
         visits: Float[Array, "*K"],
-        strength: Float[Array, ""],
+        strength: Float[Array, "*K"],
         steps_left: Float[Array, ""],
         states_met: Float[Array, ""],
         facts: Float[Array, " F"],
@@ -75,3 +79,16 @@ class Curiosity(eqx.Module):
         ratio = steps_left / (jnp.maximum(states_met, 1.0) ** self.crowd * made)
         bend = self.level + self.by_ratio * jnp.log(ratio + 1e-6) / 5.0 + self.by_fact @ facts
         return gittins_deviations(ratio) * jnp.exp(jnp.clip(bend, -4.0, 3.0))
+
+    def beyond(self, states_met: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
+        """Variance of the reward of a state never met that no reward met so far can tell of.
+
+        The largest of n + 1 alike is the last one with probability 1 / (n + 1): so often does a new
+        state set a new record, and a record may be of another order, as at the far end of a river whose
+        near end pays a little.
+
+        Args:
+            states_met: n.
+            unit: of reward.
+        """
+        return jnp.exp(2.0 * jnp.clip(self.ambition, -4.0, 4.0)) * unit**2 / (states_met + 1.0)

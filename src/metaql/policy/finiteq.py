@@ -2,7 +2,8 @@
 
 Evidence -> posterior over models, its own hyper-parameters inferred -> optimistic plan -> action. How
 optimistic is learned across tasks; what is believed of a kind of task before its first step is fitted
-across tasks (`Hyperprior`). Equivariant: relabelling states or actions relabels the output.
+across tasks (`Hyperprior`). Relabelling actions relabels the output. The numbers of states count only in
+the sparse layout, and there only as far as they foresee (`metaql.embedding.strides`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from jaxtyping import Array, Float, Int
 from metaql.embedding.embed import Clock
 from metaql.embedding.evidence import (
     Evidence,
+    base_weights,
     no_evidence,
     num_states,
     reward_unit,
-    spread_weights,
 )
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
@@ -33,6 +34,7 @@ from metaql.policy.outlook import (
     flat,
     no_plan,
     posterior,
+    settle,
     sweep,
     task_discount,
 )
@@ -122,7 +124,8 @@ class FiniteQ(eqx.Module):
         return Lift(
             self.curiosity(model.visits, model.strength, *arguments),
             self.curiosity(memory.evidence.arrival.visits, model.arrival_strength, *arguments),
-            self.curiosity(jnp.zeros(()), model.strength, *arguments),
+            self.curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
+            self.curiosity.beyond(met, reward_unit(memory.evidence, self.prior)),
         )
 
     def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:
@@ -136,7 +139,8 @@ class FiniteQ(eqx.Module):
         left = later + jnp.clip(
             jnp.maximum(length, 1.0), 1.0, jnp.maximum(horizon - clock.step, 1.0)
         )
-        spread = spread_weights(seen, self.prior) @ jnp.log(jnp.asarray(SPREADS))
+        by_base = base_weights(seen, self.prior)
+        spread = by_base.sum(0) @ jnp.log(jnp.asarray(SPREADS))
         facts = [
             jnp.log(left) / 5.0,
             left / (left + seen.steps),
@@ -145,6 +149,7 @@ class FiniteQ(eqx.Module):
             jnp.log(spec.action_mask.sum()) / 2.0,
             jnp.log(horizon) / 4.0,
             spread / 3.0,
+            by_base[1].sum(),
             (seen.pair.visits > 0).sum() / (seen.met.sum() * spec.action_mask.sum() + 1.0),
         ]
         return left, jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
@@ -153,13 +158,12 @@ class FiniteQ(eqx.Module):
         """Posterior mean values of the whole task, planned to the end."""
         model = posterior(memory.evidence, self.prior, memory.spec)
         discount, endless = task_discount(memory.spec)
-        times = jnp.where(endless, 300, jnp.minimum(memory.spec.horizon, SHORT))
-        start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
 
-        def once(_: Array, plan: Plan) -> Plan:
+        def once(plan: Plan) -> Plan:
             return sweep(model, flat(model), plan, discount, endless)
 
-        return jax.lax.fori_loop(0, times, once, start)
+        unit = reward_unit(memory.evidence, self.prior)
+        return settle(once, memory.plan, memory.spec, unit)
 
 
 def untrained() -> FiniteQ:

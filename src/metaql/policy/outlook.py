@@ -3,22 +3,23 @@
 One Bellman sweep, with n(s, a) visits and y(s') what arriving in s' is worth:
 
     y(s')   = g r(s') + gamma l(s') V(s')                                   (+ c_s dev y(s'))
-    E y     = kept(s, a) mean_n y + (1 - kept(s, a)) sum_o w_o y_o(s)
+    E y     = kept(s, a) mean_n y + (1 - kept(s, a)) E_base y
     Q(s, a) = (1 - g) r(s, a) + E g r(s') + stay(s, a) (E y - E g r(s'))    (+ c dev Q(s, a))
     V(s)    = max_a Q(s, a)
 
 ``mean_n`` is over the successors counted, ``kept`` the posterior share of n visits against the prior's
-concentration, averaged over its candidates; w_o says where a fresh successor comes from: any state
-alike, one that other actions have led to, the state itself, a state never met. A state never met has
-a row of its own: it is like any other in which nothing was tried. g is the probability that rewards
-belong to the state arrived in, l and stay the probabilities of going on. The terms in parentheses are
-what is added for acting: posterior deviations of the one-step target, times `Curiosity`'s c (in the
-spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
+concentration, averaged over its candidates. The base of what was not shown yet is where the action's
+strides lead, or a mixture: any state alike, one that other actions have led to, the state itself, a
+state never met. A state never met has a row of its own: it is like any other in which nothing was tried. g
+is the probability that rewards belong to the state arrived in, l and stay the probabilities of going
+on. The terms in parentheses are what is added for acting: posterior deviations of the one-step target,
+times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ from metaql.embedding.evidence import (
     reward_unit,
 )
 from metaql.embedding.hyperprior import Hyperprior
+from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
 
@@ -46,6 +48,8 @@ LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
 SHORT = 16
 """Horizons up to this many steps are planned step by step, to the very end."""
+_MOST_SWEEPS = 2_000
+Planned = TypeVar("Planned")
 
 
 class Moments(NamedTuple):
@@ -55,6 +59,15 @@ class Moments(NamedTuple):
     variance: Float[Array, "*K"]
     fresh_mean: Float[Array, ""]
     fresh_variance: Float[Array, ""]
+
+
+class Bounds(NamedTuple):
+    """The two values that all rewards had so far."""
+
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+    hold: Float[Array, ""]
+    """Probability that there are no others; 0 if others were met."""
 
 
 class Model(NamedTuple):
@@ -70,15 +83,21 @@ class Model(NamedTuple):
     """Probability of going on after arrival, ``[S]``."""
     stay: Moments
     """Probability of going on by pair, ``[S, A]``."""
+    bounds: Bounds
+    by_arrival: Float[Array, ""]
+    """Probability that arrivals explain rewards."""
     outcomes: Outcomes
     origins: Float[Array, " 4"]
+    leads: Leads | None
+    """Where strides lead; None: not looked at."""
     met: Bool[Array, " S"]
     unmet_share: Float[Array, ""]
     """Share of all states that was never met."""
     mask: Bool[Array, "S A"]
-    strength: Float[Array, ""]
+    strength: Float[Array, "S A"]
     """Visits that what is usual counts as, for rewards by pair."""
-    arrival_strength: Float[Array, ""]
+    fresh_strength: Float[Array, ""]
+    arrival_strength: Float[Array, " S"]
 
 
 def posterior(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Model:
@@ -96,14 +115,25 @@ def posterior(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Model:
         landing=_share(arrival, by_arrival),
         onward=_going_on(arrival_ends, ends_by_arrival),
         stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
+        bounds=bounds_of(seen, prior),
+        by_arrival=by_arrival,
         outcomes=outcomes(seen, prior),
         origins=origin_weights(seen, prior, spec),
+        leads=None if seen.strides is None else leads(seen.strides, spec, seen.met),
         met=seen.met,
         unmet_share=1.0 - seen.met.sum() / num_states(spec),
         mask=spec.state_mask[:, None] & spec.action_mask,
         strength=pair.strength,
+        fresh_strength=pair.fresh_strength,
         arrival_strength=arrival.strength,
     )
+
+
+def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
+    """The values that rewards are known to have, and how sure that is."""
+    hold = jnp.where(seen.binary & seen.told_two, prior.stays_two, 0.0)
+    low, high = (jnp.where(hold > 0, value, 0.0) for value in (seen.lowest, seen.highest))
+    return Bounds(low, high, hold)
 
 
 def _share(means: Means, probability: Float[Array, ""]) -> Moments:
@@ -127,6 +157,8 @@ class Lift(NamedTuple):
     pair: Float[Array, "S A"]
     arrival: Float[Array, " S"]
     fresh: Float[Array, ""]
+    beyond: Float[Array, ""]
+    """Variance of rewards of states never met, beyond what those met suggest."""
 
 
 class Plan(NamedTuple):
@@ -144,7 +176,7 @@ def no_plan(spec: TaskSpec) -> Plan:
 def flat(model: Model) -> Lift:
     """No optimism."""
     size = model.mask.shape
-    return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()))
+    return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()), jnp.zeros(()))
 
 
 def sweep(
@@ -163,8 +195,10 @@ def sweep(
     values = jnp.where(model.mask, plan.q, -jnp.inf).max(-1)
     values = jnp.where(model.mask.any(-1), values, 0.0)
     landing, onward = model.landing, model.onward
-    landed = _land(landing[:2], lift.arrival)
-    fresh_landed = _land(landing[2:], lift.fresh)
+    bounds, share = model.bounds, model.by_arrival
+    landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
+    fresh_landing = (landing.fresh_mean, landing.fresh_variance + share * lift.beyond)
+    fresh_landed = landing.fresh_mean + _hope(fresh_landing, lift.fresh, bounds, share)
     worth = landed + _on(onward[:2], discount * values, lift.arrival)
     fresh_worth = fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
 
@@ -176,17 +210,54 @@ def sweep(
         model, both, fresh_both
     )
     spread = model.outcomes.narrow * jnp.maximum(square - mean**2, 0.0)
-    q = _act(model.reward[:2], model.stay[:2], (mean, spread, paid), lift.pair, top)
+    hope = _hope(model.reward[:2], lift.pair, bounds, 1.0 - share)
+    paid_now = (model.reward.mean, hope)
+    q = _act(paid_now, model.stay[:2], (mean, spread, paid), lift.pair, top)
     q = jnp.where(model.mask, q, 0.0)
 
     # The row of a state never met: nothing tried, so every action is alike.
     spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
     later = (fresh_mean, spread, fresh_paid)
-    next_fresh = _act(model.reward[2:], model.stay[2:], later, lift.fresh, top)
+    variance = model.reward.fresh_variance + (1.0 - share) * lift.beyond
+    hope = _hope((model.reward.fresh_mean, variance), lift.fresh, bounds, 1.0 - share)
+    next_fresh = _act((model.reward.fresh_mean, hope), model.stay[2:], later, lift.fresh, top)
     # Solved for itself, where it is the best there is: below, optimism turns the slope around.
     loop = model.stay.fresh_mean * own * model.onward.fresh_mean * discount
     solved = plan.fresh + (next_fresh - plan.fresh) / (1.0 - loop)
     return Plan(q, jnp.where(endless & (fresh_worth >= top), solved, next_fresh))
+
+
+def settle(
+    once: Callable[[Planned], Planned],
+    start: Planned,
+    spec: TaskSpec,
+    unit: Float[Array, ""],
+) -> Planned:
+    """Repeat a sweep to the end of an episode, or until the values are those of the fixed point.
+
+    Args:
+        once: one sweep, of any tree of which the first leaf is Q.
+        start: values to start from, where they are those of a fixed point; else 0 is.
+        spec: of the task.
+        unit: of reward; values settle to a thousandth of it.
+    """
+    discount, endless = task_discount(spec)
+    start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), start)
+    times = jnp.where(endless, _MOST_SWEEPS, jnp.minimum(spec.horizon, SHORT))
+    close = 1e-3 * unit * (1.0 - discount)
+
+    def going(carry: tuple[Array, Planned, Array]) -> Array:
+        number, _, change = carry
+        return (number < times) & (~endless | (change > close))
+
+    def sweep_on(carry: tuple[Array, Planned, Array]) -> tuple[Array, Planned, Array]:
+        number, planned, _ = carry
+        after = once(planned)
+        pairs = (jax.tree.leaves(each)[0] for each in (after, planned))
+        return number + 1, after, jnp.abs(jnp.subtract(*pairs)).max()
+
+    none = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(going, sweep_on, (none, start, jnp.full((), jnp.inf)))[1]
 
 
 def foresee(
@@ -212,15 +283,46 @@ def foresee(
     pooled = jnp.where(tried > 0, pooled, everywhere[:, None])
     anywhere, pool, itself, unmet = model.origins
     base = anywhere * everywhere[:, None] + pool * pooled + itself * values + unmet * fresh[:, None]
+    base = base[..., None]
+    if model.leads is not None:
+        base = base + model.outcomes.by_stride * _beyond(model.leads, values, fresh, base)
     own = (anywhere + pool) * model.unmet_share + itself + unmet
     fresh_mean = (anywhere + pool) * (values @ share) + own * fresh
-    return counted + (1.0 - kept) * base[..., None], fresh_mean, own
+    return counted + (1.0 - kept) * base, fresh_mean, own
 
 
-def _land(landing: tuple[Array, ...], lift: Float[Array, "*K"]) -> Float[Array, "*K"]:
-    """What is paid on arrival, whether or not that is the end."""
-    mean, variance = landing
-    return mean + lift * jnp.sqrt(variance)
+def _beyond(
+    leads: Leads,
+    values: Float[Array, "C S"],
+    fresh: Float[Array, " C"],
+    base: Float[Array, "C S 1"],
+) -> Float[Array, "C S A"]:
+    """How much more each row of ``values`` is where actions' strides lead than by ``base``."""
+    return leads.expectation(values, fresh) - leads.known[None] * base
+
+
+def _hope(
+    reward: tuple[Array, ...],
+    lift: Float[Array, "*K"],
+    bounds: Bounds,
+    share: Float[Array, ""],
+) -> Float[Array, "*K"]:
+    """Optimism about a reward: ``lift`` deviations, of its log-odds where it has one of two values.
+
+    Args:
+        reward: mean and variance of the share that this explanation has of it.
+        lift: deviations.
+        bounds: on the whole reward.
+        share: how much of it.
+    """
+    mean, variance = reward
+    deviation = jnp.sqrt(variance)
+    width = share * (bounds.high - bounds.low) + 1e-9
+    chance = jnp.clip((mean - share * bounds.low) / width, 1e-3, 1.0 - 1e-3)
+    odds = jnp.log(chance) - jnp.log1p(-chance)
+    slope = width * chance * (1.0 - chance)
+    within = width * (jax.nn.sigmoid(odds + lift * deviation / slope) - chance)
+    return lift * deviation + bounds.hold * (within - lift * deviation)
 
 
 def _on(
@@ -237,15 +339,17 @@ def _act(
     lift: Float[Array, "*K"],
     top: Float[Array, ""],
 ) -> Float[Array, "*K"]:
-    """Value of acting: mean and posterior variance of ``worth`` are of what its successors are worth.
+    """Value of acting.
 
+    ``reward`` is its mean and what is hoped for beyond it; ``worth`` what successors are worth: mean,
+    posterior variance, and the part of it that is paid on arrival.
     Optimism about successors takes them no higher than the best state: without that bound it would
     feed on itself.
     """
-    (mean, variance), (later, spread, paid) = reward, worth
+    (mean, hope), (later, spread, paid) = reward, worth
     stays = _goes_on(stay, later - paid, lift)
-    both = lift * jnp.sqrt(variance + stays**2 * spread)
-    room = lift * jnp.sqrt(variance) + stays * jnp.maximum(top - later, 0.0)
+    both = jnp.sqrt(hope**2 + (lift * stays) ** 2 * spread)
+    room = hope + stays * jnp.maximum(top - later, 0.0)
     return mean + paid + stays * (later - paid) + jnp.minimum(both, room)
 
 

@@ -24,12 +24,12 @@ from metaql.embedding.evidence import num_states, reward_unit, spread_weights
 from metaql.embedding.hyperprior import SPREADS
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.policy.outlook import (
-    SHORT,
     Model,
     Plan,
     flat,
     foresee,
     posterior,
+    settle,
     sweep,
     task_discount,
 )
@@ -44,7 +44,6 @@ Z = 1.6448536
 """Standard deviations from the mean to the bounds of a normal 90% interval."""
 REACH = (-6.0, 7.0)
 """Bounds of the logarithm by which an interval is widened."""
-_SWEEPS = 300
 _FLOOR = 1e-3
 """Least standard deviation, in units of reward: what planning leaves unsettled."""
 _QUANTILES = 64
@@ -88,17 +87,15 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     """
     model = posterior(memory.evidence, learner.prior, memory.spec)
     discount, endless = task_discount(memory.spec)
-    times = jnp.where(endless, _SWEEPS, jnp.minimum(memory.spec.horizon, SHORT))
-    start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
     lift = flat(model)
 
-    def once(_: Array, carry: tuple[Plan, Plan]) -> tuple[Plan, Plan]:
+    def once(carry: tuple[Plan, Plan]) -> tuple[Plan, Plan]:
         plan, doubt = carry
         return sweep(model, lift, plan, discount, endless), propagate(model, plan, doubt, discount)
 
-    zero = jax.tree.map(jnp.zeros_like, start)
-    plan, doubt = jax.lax.fori_loop(0, times, once, (start, zero))
+    zero = jax.tree.map(jnp.zeros_like, memory.plan)
     unit = reward_unit(memory.evidence, learner.prior)
+    plan, doubt = settle(once, (memory.plan, zero), memory.spec, unit)
     std, fresh_std = (jnp.sqrt(part) + _FLOOR * unit for part in doubt)
     facts = _task_facts(learner, memory)
     visits = memory.evidence.pair.visits
