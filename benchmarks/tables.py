@@ -189,12 +189,30 @@ def omnirl(found: dict[str, Any]) -> str:
     return table(["% of oracle over random", "at the bar", "bar", "reached at"], rows)
 
 
+def beliefs(found: dict[str, Any]) -> str:
+    """Coverage, odds and the placebo of every family."""
+    rows = []
+    for name, row in found["rows"].items():
+        own, other = row["placebo"].values()
+        rows.append(
+            [
+                name if row["trained_on"] else f"{name} (not trained on)",
+                *(f"{row[key]:.2f}" for key in ("coverage", "promised_best", "greedy_is_best")),
+                cell(own),
+                cell(other),
+            ]
+        )
+    head = ["", "coverage", "best, promised", "best, true", "score", "score of the placebo"]
+    return f"{found['lifetimes']} lifetimes each.\n\n{table(head, rows)}"
+
+
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "default map": ("frozen_lake", default_map),
     "held-out maps": ("frozen_lake", held_out),
     "random mdps": ("random_mdps", random_mdps),
     "bandits": ("bandits", bandits),
     "until solved": ("episodes_until_solved", until_solved),
+    "beliefs": ("finite_beliefs", beliefs),
     "omnirl": ("omnirl_table", omnirl),
     "speed": ("tabular_throughput", speed),
 }
