@@ -272,8 +272,8 @@ MUTANTS = (
     Mutant(
         "FiniteQ: planned on beyond an end",
         "policy/outlook.py",
-        "return _goes_on(onward, later, lift) * later",
-        "return later",
+        "return jnp.clip(mean + jnp.sign(later) * lift * jnp.sqrt(variance), 0.0, 1.0)",
+        "return jnp.ones_like(mean + jnp.sign(later) * lift * jnp.sqrt(variance))",
         (f"{_OUTLOOK}::test_an_end_is_worth_nothing_after_it_and_a_truncation_is",),
     ),
     Mutant(
