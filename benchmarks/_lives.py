@@ -23,8 +23,6 @@ class Budget(NamedTuple):
     amount: int
     unit: str = "episodes"
     """``episodes`` or ``steps``."""
-    told: int | None = None
-    """Episodes that learners are told of, where steps are what counts."""
 
     def __str__(self) -> str:
         return f"{self.amount:,} {self.unit}"
@@ -57,7 +55,7 @@ def with_room(agent: FiniteAgent, tasks: FiniteTask) -> FiniteQ:
 
 
 def live_through(learner: Learner, tasks: FiniteTask, keys: PRNGKey, budget: Budget) -> Lived:
-    """Live N lifetimes of a budget, all in `metaql.meta.lifetime`'s loop.
+    """Live N lifetimes of a budget, of which learners are told, in `metaql.meta.lifetime`'s loop.
 
     Args:
         tasks: one task for all lifetimes, or one each, ``[N, ...]``.
@@ -67,7 +65,7 @@ def live_through(learner: Learner, tasks: FiniteTask, keys: PRNGKey, budget: Bud
         lives = live(learner, tasks, keys, episodes=budget.amount)
         returns = lives.returns.astype(np.float64)
         return Lived(returns, lives.lengths.cumsum(1).astype(np.float64), returns.sum(1))
-    begun = begin_all(learner, tasks, keys, budget.told or budget.amount)
+    begun = begin_all(learner, tasks, keys, budget.amount, steps=budget.amount)
     in_turn = getattr(learner, "plans_between_episodes", False)
     run = _in_turn if in_turn else _abreast
     reward, ended = (np.asarray(each) for each in run(learner, tasks, begun, budget.amount))

@@ -307,8 +307,8 @@ MUTANTS = (
     Mutant(
         "strides: what is open is forgotten",
         "embedding/strides.py",
-        "access = _OPENNESS + strides.by_state",
-        "access = _OPENNESS + 0.0 * strides.by_state",
+        "made = (strides.by_state > 0) * moves",
+        "made = 0.0 * strides.by_state * moves",
         (f"{_STRIDES}::test_an_untried_pair_is_foreseen_where_others_were_tried",),
     ),
     Mutant(

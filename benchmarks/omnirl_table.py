@@ -5,8 +5,7 @@ Protocol, fixed beforehand:
 - Score of an episode: ``100 * (return - random) / (oracle - random)`` with the exact returns of the
   uniformly random policy and of the optimum of that very task; undiscounted, as it was lived,
   exploration included.
-- A lifetime is as long as its bar allows (35 episodes, 2,000 steps, ...) and learners are told so; for
-  budgets of steps they are told of as many episodes as fit if each lasts the shortest horizon. The
+- A lifetime is as long as its bar allows (35 episodes, 2,000 steps, ...) and learners are told so. The
   score at the bar is the mean over lifetimes of the mean over the window that ends there; 95% intervals
   over lifetimes. *Best* is the best window on the way, *reached* the first one at or above the bar
   (compared after rounding to one decimal, as the bars are given).
@@ -96,10 +95,7 @@ class Case(NamedTuple):
 def case(row: Row, lifetimes: int, seed: int) -> Case:
     """Draw the tasks of a row."""
     tasks = row.tasks(lifetimes, seed)
-    budget = row.budget
-    if budget.unit == "steps":
-        budget = budget._replace(told=-(-budget.amount // int(np.min(np.asarray(tasks.horizon)))))
-    return Case(tasks, *levels(tasks), budget, row.window)
+    return Case(tasks, *levels(tasks), row.budget, row.window)
 
 
 def scores(lived: Lived, about: Case) -> np.ndarray:

@@ -189,6 +189,20 @@ def omnirl(found: dict[str, Any]) -> str:
     return table(["% of oracle over random", "at the bar", "bar", "reached at"], rows)
 
 
+def robustness(found: dict[str, Any]) -> str:
+    """Score of every learner in every row, and whether the first agent is the first."""
+    learners = list(next(iter(found["rows"].values()))["rows"])
+    rows = []
+    for name, row in found["rows"].items():
+        agent = row["rows"][learners[0]]
+        place = f"{agent['rank']}" + (", within the first's interval" if agent["first"] else "")
+        place = "first" if agent["rank"] == 1 else place
+        scores = (cell(row["rows"][each]["score"], 1) for each in learners)
+        rows.append([name, *scores, place])
+    words = f"{found['lifetimes']} lifetimes each; % of the oracle over random."
+    return f"{words}\n\n{table(['', *learners, f'place of {learners[0]}'], rows)}"
+
+
 def beliefs(found: dict[str, Any]) -> str:
     """Coverage, odds and the placebo of every family."""
     rows = []
@@ -214,6 +228,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "until solved": ("episodes_until_solved", until_solved),
     "beliefs": ("finite_beliefs", beliefs),
     "omnirl": ("omnirl_table", omnirl),
+    "robustness": ("robustness", robustness),
     "speed": ("tabular_throughput", speed),
 }
 

@@ -45,6 +45,8 @@ class TaskSpec(NamedTuple):
     """States that exist, where a memory has rows only for those it has met; None: as the mask says."""
     numbers: Int[Array, " S"] | None = None
     """The task's own number of the state in each row, -1 where a row is free; None: 0, 1, 2, ..."""
+    steps: Int[Array, ""] | None = None
+    """Steps in the lifetime, where it is not its episodes that are limited; None: as many as those take."""
 
 
 class Decision(NamedTuple):

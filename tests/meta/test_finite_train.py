@@ -9,9 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metaql.embedding.hyperprior import broad
 from metaql.errors import ConfigError
 from metaql.meta.evolve import climb, start_climb
-from metaql.meta.finite_train import Course, FiniteTrainConfig, train_finite
+from metaql.meta.finite_train import (
+    Course,
+    FiniteTrainConfig,
+    _Bank,
+    course_score,
+    train_finite,
+)
+from metaql.policy.curiosity import Curiosity
 from metaql.tasks.families import Bandit
 
 COURSE = Course(Bandit(3, horizon=20), 1, 20, 16)
@@ -66,6 +74,28 @@ def test_interrupted_training_ends_at_the_same_weights(tmp_path):
         [COURSE], dataclasses.replace(small(2), trust=0.5), seed=3, folder=tmp_path / "state"
     )
     np.testing.assert_allclose(half[1].by_fact, 0.5 * whole[1].by_fact, rtol=1e-6)
+
+
+def test_what_counts_is_what_was_lived_or_what_was_learned():
+    """One pull of two hundred promised: little was gained, but coins of 0 and 1 are already known."""
+    sure = Bandit(2, horizon=1)
+    tasks = sure.tasks(jax.random.key(0), 64, "train")
+    worth = jnp.asarray([1.0, 0.0])[None, None, :, None]
+    tasks = tasks._replace(reward=jnp.broadcast_to(worth, tasks.reward.shape))
+    bank = _Bank(tasks, np.full(64, 0.5), np.ones(64), np.arange(64))
+    scores = [
+        course_score(
+            Course(sure, 200, 20, 64, adapted=weight),
+            bank,
+            broad(),
+            Curiosity(),
+            jax.random.key(1),
+        )
+        for weight in (0.0, 0.5, 1.0)
+    ]
+    assert scores[0] < 0.1  # 180 episodes not lived count nothing
+    assert scores[2] > 0.99
+    np.testing.assert_allclose(scores[1], (scores[0] + scores[2]) / 2, rtol=1e-5)
 
 
 def test_nonsense_is_refused():

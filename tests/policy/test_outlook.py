@@ -19,14 +19,13 @@ from metaql.policy.outlook import (
     _hope,
     flat,
     no_plan,
-    posterior,
     sweep,
     task_discount,
 )
 from metaql.tasks import exact
 from metaql.tasks.families import Worlds
 from metaql.tasks.finite import finite_task
-from metaql.types import Transition
+from metaql.types import TaskSpec, Transition
 
 
 def random_task(horizon, seed=0, states=5, actions=3, ends=0.1):
@@ -70,6 +69,20 @@ def test_where_all_is_known_values_are_the_discounted_optimum():
     np.testing.assert_allclose(believed, best, rtol=0.01, atol=0.01)
 
 
+@pytest.mark.parametrize(("told", "lived", "left"), [(50, 0, 50), (50, 45, 5), (50, 70, 1)])
+def test_where_steps_are_told_no_more_of_them_are_left(told, lived, left):
+    spec = TaskSpec(jnp.ones(3, bool), jnp.ones(2, bool), jnp.asarray(30), jnp.asarray(1_000))
+    key = jax.random.key(0)
+
+    def expected(spec):
+        memory = untrained().init(key, spec)
+        evidence = memory.evidence._replace(steps=jnp.asarray(float(lived)))
+        return float(untrained().outlook(memory._replace(evidence=evidence))[0])
+
+    assert expected(spec) > 1_000  # a thousand episodes take longer
+    assert expected(spec._replace(steps=jnp.asarray(told))) == left
+
+
 def test_short_horizons_are_planned_to_the_very_end():
     task, learner, memory = watched(7)
     believed = eqx.filter_jit(learner.believed)(memory).q
@@ -104,7 +117,7 @@ def world():
 
 def test_optimism_only_adds(world):
     learner, memory = lived(world)
-    model = posterior(memory.evidence, learner.prior, memory.spec)
+    model = learner.model(memory)
     discount, endless = task_discount(memory.spec)
     plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
     lift = learner.lift(memory, model)

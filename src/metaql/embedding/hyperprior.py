@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from metaql.embedding.profiles import PROFILES
 
-SPREADS = (0.01, 0.1, 0.5, 1.5, 4.0, 10.0, 30.0)
+SPREADS = (0.01, 0.1, 0.5, 1.5, 4.0, 10.0, 30.0, 200.0)
 """Candidate concentrations of the Dirichlet over successors: near 0 one visit tells all."""
 END_SPREADS = (0.02, 0.3, 2.0)
 """Candidate concentrations of the Beta over terminations."""

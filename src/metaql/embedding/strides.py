@@ -5,13 +5,15 @@ in a grid that is read row by row, "right" adds 1 and "down" adds the width, on 
 is so, a few steps tell where pairs that were never tried lead. The chance of a stride d from state s by
 action a is
 
-    p(d | s, a)  proportional to  effect(a, d) access(s, d)
+    p(d | s, a) = effect(a, d) open(s, d)    for d != 0
+    p(0 | s, a) = effect(a, 0) + sum over d != 0 of effect(a, d) (1 - open(s, d))
 
-so that a wall, which shuts one direction off whatever the action, is learned from all actions at once.
-Both factors are fitted by one step of iterative proportional fitting per transition (Deming & Stephan
-1940), as Poisson rates with Gamma priors. The result is where a pair's Dirichlet is centred, if the
-task's numbers mean anything; that is judged by what this foresaw (`metaql.embedding.evidence`), so where
-states were numbered by lot nothing is believed of it.
+what is in the way of one stride, whatever the action, keeps in place. A stride that was made once from a
+state is open there; one that was not is open with the probability that Bayes' rule leaves it after so
+many steps that should have made it. Effects are what actions did where nothing was in the way; the two
+are fitted in turn, one step of each per transition (as in expectation maximisation). The result is where
+a pair's Dirichlet is centred, if the task's numbers mean anything; that is judged by what this foresaw
+(`metaql.embedding.evidence`), so where states were numbered by lot nothing is believed of it.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from metaql.types import TaskSpec, Transition
 
 ROOM = 10
 """Strides remembered; of more, the most frequent."""
-_OPENNESS = 0.3
-"""Expected passages after which a state's own access counts as much as that all are open."""
+_OPEN, _OPEN_WEIGHT = 0.8, 2.0
+"""Share of strides that are open before anything is known of the task, and how many that counts as."""
 _BESIDE = 0.05
 """Chance that a pair leads anywhere else."""
 _ALIKE = 0.3
@@ -47,22 +49,34 @@ class Strides(NamedTuple):
     effect: Float[Array, "A D"]
     """How often an action does it where nothing is in the way."""
     access: Float[Array, "S D"]
-    """1 where nothing is known to be in the way, 0 where something is; more where others end up so."""
+    """Probability that nothing is in the way."""
 
 
 class Leads(NamedTuple):
-    """Where strides lead: with probability ``share(s, a) effect(a, d) access(s, d)`` to ``row(s, d)``."""
+    """Where strides lead: with probability ``share(s) effect(a, d) access(s, d)`` to ``row(s, d)``.
+
+    What is in the way keeps in place.
+    """
 
     effect: Float[Array, "A D"]
     access: Float[Array, "S D"]
-    share: Float[Array, "S A"]
+    share: Float[Array, " S"]
     row: Int[Array, "S D"]
     """Row of the state led to; ``S`` if that was never met."""
+    blocked: Float[Array, "S A"]
+    """Probability that something is in the way."""
 
     @property
-    def chance(self) -> Float[Array, "S A D"]:
-        """Of each stride; what is missing to 1 is unknown, which is all of it in states never met."""
-        return self.share[..., None] * self.effect * self.access[:, None]
+    def chance(self) -> Float[Array, "S A S+1"]:
+        """Of arriving in every row, the last of which stands for the states never met.
+
+        What is missing to 1 is unknown, which is all of it in states never met.
+        """
+        size = self.row.shape[0]
+        there = jax.nn.one_hot(self.row, size + 1) * self.access[..., None]
+        moved = jnp.einsum("sdk,ad->sak", there, self.effect)
+        kept = self.blocked[..., None] * jax.nn.one_hot(jnp.arange(size), size + 1)[:, None]
+        return self.share[:, None, None] * (moved + kept)
 
     def expectation(
         self, values: Float[Array, "C S"], fresh: Float[Array, " C"]
@@ -72,12 +86,13 @@ class Leads(NamedTuple):
         As one product of matrices, and not by `chance`, which is large.
         """
         there = jnp.concatenate([values, fresh[:, None]], 1)[:, self.row] * self.access
-        return self.share * jnp.einsum("csd,ad->csa", there, self.effect)
+        moved = jnp.einsum("csd,ad->csa", there, self.effect)
+        return self.share[:, None] * (moved + self.blocked * values[..., None])
 
     @property
     def known(self) -> Float[Array, "S A"]:
         """Sum of all chances."""
-        return self.share * (self.access @ self.effect.T)
+        return self.share[:, None] * self.effect.sum(-1)
 
 
 def no_strides(num_states: int, num_actions: int) -> Strides:
@@ -98,11 +113,11 @@ def chance_of(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Predicted probability of the transition's stride, and what was left for unknown ones."""
     state, action = transition.state, transition.action
-    inside = _inside(strides, spec)[state]
-    joint = strides.effect[action] * strides.access[state] * inside
-    chance = (1.0 - _BESIDE) * joint / jnp.maximum(joint.sum(), _TINY)
-    known = (strides.size == stride_of(spec, transition)) & (strides.times > 0)
-    return (chance * known).sum(), 1.0 - chance.sum()
+    stride, effect = stride_of(spec, transition), strides.effect[action]
+    access = strides.access[state]
+    moved = (effect * access * (strides.size == stride) * (strides.times > 0)).sum()
+    kept = (stride == 0) * (effect * (1.0 - access)).sum()
+    return (1.0 - _BESIDE) * (moved + kept), 1.0 - (1.0 - _BESIDE) * effect.sum()
 
 
 def leads(strides: Strides, spec: TaskSpec, met: Bool[Array, " S"]) -> Leads:
@@ -118,10 +133,9 @@ def leads(strides: Strides, spec: TaskSpec, met: Bool[Array, " S"]) -> Leads:
         row = order[place]
         found = (numbers[row] == wanted) & (wanted >= 0)
     row = jnp.where(found & met[row], row, size).astype(jnp.int32)
-    access = strides.access * _inside(strides, spec)
     # Where no step was ever taken from, nothing is foreseen: its number may not even be known.
-    share = (1.0 - _BESIDE) * met[:, None] / _total(strides.effect, access)
-    return Leads(strides.effect, access, share, row)
+    blocked = _blocked(strides.effect, strides.access)
+    return Leads(strides.effect, strides.access, (1.0 - _BESIDE) * met, row, blocked)
 
 
 def walk(
@@ -148,20 +162,32 @@ def walk(
 
 
 def _fit(strides: Strides, spec: TaskSpec, visits: Float[Array, "S A"]) -> Strides:
-    """One step of proportional fitting: first the actions, then the states."""
-    open_ = strides.access * _inside(strides, spec)
-    passes = visits / _total(strides.effect, open_)
+    """One step of expectation maximisation: what is open, then what actions do."""
+    access = _open(strides, spec, visits)
+    stays = (strides.size == 0) & (strides.times > 0)
+    held = (visits * _blocked(strides.effect, access)).sum(0)
+    done = jnp.maximum(strides.by_action - jnp.where(stays, held[:, None], 0.0), 0.0)
     usual = strides.times / jnp.maximum(strides.times.sum(), 1.0)
-    effect = _ALIKE * usual + strides.by_action
-    effect = effect / (_ALIKE + passes.T @ open_)
-    access = _OPENNESS + strides.by_state
-    access = access / (_OPENNESS + passes @ effect)
+    effect = (_ALIKE * usual + done) / (_ALIKE + visits.T @ access)
+    effect = effect / jnp.maximum(effect.sum(-1, keepdims=True), _TINY)
     return strides._replace(effect=effect, access=access)
 
 
-def _total(effect: Float[Array, "A D"], access: Float[Array, "S D"]) -> Float[Array, "S A"]:
-    """Sum of the rates of all strides from every pair; never 0."""
-    return jnp.maximum(access @ effect.T, _TINY)
+def _open(strides: Strides, spec: TaskSpec, visits: Float[Array, "S A"]) -> Float[Array, "S D"]:
+    """Probability that nothing is in the way of a stride."""
+    missed = visits @ jnp.log1p(-jnp.minimum(strides.effect, 0.99))
+    inside, moves = _inside(strides, spec), (strides.size != 0).astype(jnp.float32)
+    made = (strides.by_state > 0) * moves
+    # Those that surely would have been made, had they been open, are shut.
+    shut = -jnp.expm1(missed) * inside * moves * (1.0 - made)
+    usual = (_OPEN_WEIGHT * _OPEN + made.sum()) / (_OPEN_WEIGHT + made.sum() + shut.sum())
+    odds = jnp.log(usual) - jnp.log1p(-usual) + missed
+    return jnp.where((made > 0) | (moves == 0), 1.0, jax.nn.sigmoid(odds)) * inside
+
+
+def _blocked(effect: Float[Array, "A D"], access: Float[Array, "S D"]) -> Float[Array, "S A"]:
+    """Probability that what an action does has something in its way."""
+    return (1.0 - access) @ effect.T
 
 
 def _inside(strides: Strides, spec: TaskSpec) -> Float[Array, "S D"]:

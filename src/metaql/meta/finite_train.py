@@ -3,7 +3,8 @@
 1. Q-learning agents live in training tasks, and their evidence gives the `Hyperprior` (`hyperfit`).
 2. Evolution strategies find the weights of `Curiosity` that return most over whole lifetimes
    (`evolve`): min over M of the sum over tasks of L(A(T_i), T_i), the loss being minus the return,
-   on a scale where the uniformly random policy has 0 and the optimum 1.
+   on a scale where the uniformly random policy has 0 and the optimum 1. What counts is the return of
+   the whole lifetime, of the adapted agent at its end (exactly), or both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +29,8 @@ from metaql.meta.experience import Judge, q_learning_experience
 from metaql.meta.hyperfit import fit_hyperprior
 from metaql.meta.lifetime import live
 from metaql.policy.curiosity import Curiosity
-from metaql.policy.finiteq import FiniteQ
-from metaql.tasks.exact import optimal_return, policy_return, uniform_policy
+from metaql.policy.finiteq import FiniteQ, Knowledge
+from metaql.tasks.exact import greedy_policy, optimal_return, policy_return, uniform_policy
 from metaql.tasks.families.base import Family
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
@@ -52,6 +54,11 @@ class Course(NamedTuple):
     """Lived per score."""
     slots: int | None = None
     """Successors per pair, as in `FiniteQ`."""
+    adapted: float = 0.0
+    """Weight, in [0, 1], of what the greedy policy is worth that the agent believes in at the end; the
+    rest is that of the episodes lived. 1 where many more are promised than can be lived here: then what
+    exploring costs is nothing beside what it finds.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +82,7 @@ class FiniteTrainConfig:
     rate: float = 0.08
     """Step size."""
     trust: float = 1.0
-    """How far to go from the closed form to what climbing found: less where lifetimes will be longer than
-    those climbed on, which need more curiosity.
-    """
+    """How far to go from the closed form to what climbing found."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -207,7 +212,7 @@ def _bank(course: Course, size: int, key: PRNGKey) -> _Bank:
 def course_score(
     course: Course, bank: _Bank, prior: Hyperprior, curiosity: Curiosity, key: PRNGKey
 ) -> float:
-    """Mean score per promised episode: 0 is random, 1 the optimum."""
+    """Mean score, 0 the random policy and 1 the optimum; see `Course` for what counts."""
     learner = FiniteQ(prior, curiosity, slots=course.slots)
     key_tasks, key_lives = jax.random.split(key)
     picked = np.asarray(jax.random.choice(key_tasks, jnp.asarray(bank.usable), (course.lifetimes,)))
@@ -220,6 +225,23 @@ def course_score(
         max_steps=course.steps,
     )
     finished = np.arange(course.episodes) < lives.finished[:, None]
-    apart = (bank.optimum - bank.random)[picked][:, None]
-    scores = (lives.returns - bank.random[picked][:, None]) / apart
-    return float(np.where(finished, np.maximum(scores, _WORST), 0.0).mean())
+    random, optimum = (level[picked][:, None] for level in (bank.random, bank.optimum))
+
+    def score(returns: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+        return np.maximum((returns - random) / (optimum - random), _WORST)
+
+    lived = np.where(finished, score(lives.returns), 0.0).mean()
+    if course.adapted == 0:
+        return float(lived)
+    adapted = score(np.asarray(_adapted_returns(learner, tasks, lives.memory))[:, None]).mean()
+    return float(lived + course.adapted * (adapted - lived))
+
+
+@eqx.filter_jit
+def _adapted_returns(learner: FiniteQ, tasks: FiniteTask, memory: Knowledge) -> Float[Array, " N"]:
+    """Exact returns of the policies that are greedy on what is believed."""
+
+    def one(task: FiniteTask, memory: Knowledge) -> Float[Array, ""]:
+        return policy_return(task, greedy_policy(learner.believed(memory).q, task.action_mask))
+
+    return jax.vmap(one)(tasks, memory)

@@ -56,10 +56,17 @@ class Lives(NamedTuple):
     """What the learners knew at the end, ``[N, ...]``."""
 
 
-def begin(learner: Learner, task: FiniteTask, key: PRNGKey, episodes: Int[Array, ""] | int) -> Life:
-    """Start one lifetime."""
+def begin(
+    learner: Learner,
+    task: FiniteTask,
+    key: PRNGKey,
+    episodes: Int[Array, ""] | int,
+    steps: Int[Array, ""] | int | None = None,
+) -> Life:
+    """Start one lifetime of so many episodes; the learner is told of ``steps`` too, if given."""
     key_life, key_init, key_reset = jax.random.split(key, 3)
-    memory = learner.init(key_init, task.spec(episodes))
+    told = None if steps is None else jnp.asarray(steps, jnp.int32)
+    memory = learner.init(key_init, task.spec(episodes)._replace(steps=told))
     zero = jnp.zeros((), jnp.int32)
     return Life(
         key_life, memory, reset(task, key_reset), zero, zero, jnp.asarray(episodes, jnp.int32)
@@ -236,10 +243,16 @@ def _empty_tally(num_episodes: int) -> _Tally:
 
 
 @eqx.filter_jit
-def begin_all(learner: Learner, tasks: FiniteTask, keys: PRNGKey, episodes: int) -> Life:
+def begin_all(
+    learner: Learner,
+    tasks: FiniteTask,
+    keys: PRNGKey,
+    episodes: int,
+    steps: int | None = None,
+) -> Life:
     """`begin` for N lifetimes: ``keys`` is ``[N]``, ``tasks`` one for all or ``[N, ...]``."""
-    in_axes = (None, _task_axis(tasks), 0, None)
-    return jax.vmap(begin, in_axes=in_axes)(learner, tasks, keys, episodes)
+    in_axes = (None, _task_axis(tasks), 0, None, None)
+    return jax.vmap(begin, in_axes=in_axes)(learner, tasks, keys, episodes, steps)
 
 
 def live_until(

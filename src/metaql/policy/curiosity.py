@@ -13,7 +13,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-FEATURES = 9
+FEATURES = 10
 """Facts about the lifetime that count besides pulls left per pull made."""
 
 

@@ -104,7 +104,7 @@ class FiniteQ(eqx.Module):
 
     def replan(self, memory: Knowledge) -> Knowledge:
         """Optimistic values for what is known now, from the last ones on."""
-        model = posterior(memory.evidence, self.prior, memory.spec)
+        model = self.model(memory)
         lift = self.lift(memory, model)
         discount, endless = task_discount(memory.spec)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
@@ -116,6 +116,12 @@ class FiniteQ(eqx.Module):
 
         return memory._replace(plan=jax.lax.fori_loop(0, times, once, start))
 
+    def model(self, memory: Knowledge) -> Model:
+        """The posterior over models."""
+        seen = memory.evidence
+        records = self.curiosity.beyond(seen.met.sum(), reward_unit(seen, self.prior))
+        return posterior(seen, self.prior, memory.spec, records)
+
     def lift(self, memory: Knowledge, model: Model) -> Lift:
         """Deviations of optimism at every index."""
         steps_left, facts = self.outlook(memory)
@@ -125,7 +131,6 @@ class FiniteQ(eqx.Module):
             self.curiosity(model.visits, model.strength, *arguments),
             self.curiosity(memory.evidence.arrival.visits, model.arrival_strength, *arguments),
             self.curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
-            self.curiosity.beyond(met, reward_unit(memory.evidence, self.prior)),
         )
 
     def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:
@@ -139,6 +144,8 @@ class FiniteQ(eqx.Module):
         left = later + jnp.clip(
             jnp.maximum(length, 1.0), 1.0, jnp.maximum(horizon - clock.step, 1.0)
         )
+        if spec.steps is not None:
+            left = jnp.minimum(left, jnp.maximum(spec.steps - seen.steps, 1.0))
         by_base = base_weights(seen, self.prior)
         spread = by_base.sum(0) @ jnp.log(jnp.asarray(SPREADS))
         facts = [
@@ -151,12 +158,13 @@ class FiniteQ(eqx.Module):
             spread / 3.0,
             by_base[1].sum(),
             (seen.pair.visits > 0).sum() / (seen.met.sum() * spec.action_mask.sum() + 1.0),
+            seen.binary & (seen.highest > seen.lowest),
         ]
         return left, jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
 
     def believed(self, memory: Knowledge) -> Plan:
         """Posterior mean values of the whole task, planned to the end."""
-        model = posterior(memory.evidence, self.prior, memory.spec)
+        model = self.model(memory)
         discount, endless = task_discount(memory.spec)
 
         def once(plan: Plan) -> Plan:

@@ -100,10 +100,22 @@ class Model(NamedTuple):
     arrival_strength: Float[Array, " S"]
 
 
-def posterior(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Model:
-    """Everything a sweep needs of the evidence."""
+def posterior(
+    seen: Evidence, prior: Hyperprior, spec: TaskSpec, records: Float[Array, ""]
+) -> Model:
+    """Everything a sweep needs of the evidence.
+
+    Args:
+        seen: the evidence.
+        prior: what was believed before it.
+        spec: of the task.
+        records: variance of rewards of states never met, beyond what those met suggest.
+    """
     unit = reward_unit(seen, prior)
-    pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
+    pair, arrival = (
+        means._replace(fresh_variance=means.fresh_variance + records)
+        for means in (pair_means(seen, prior, unit), arrival_means(seen, prior, unit))
+    )
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
@@ -157,8 +169,6 @@ class Lift(NamedTuple):
     pair: Float[Array, "S A"]
     arrival: Float[Array, " S"]
     fresh: Float[Array, ""]
-    beyond: Float[Array, ""]
-    """Variance of rewards of states never met, beyond what those met suggest."""
 
 
 class Plan(NamedTuple):
@@ -176,7 +186,7 @@ def no_plan(spec: TaskSpec) -> Plan:
 def flat(model: Model) -> Lift:
     """No optimism."""
     size = model.mask.shape
-    return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()), jnp.zeros(()))
+    return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()))
 
 
 def sweep(
@@ -197,8 +207,7 @@ def sweep(
     landing, onward = model.landing, model.onward
     bounds, share = model.bounds, model.by_arrival
     landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
-    fresh_landing = (landing.fresh_mean, landing.fresh_variance + share * lift.beyond)
-    fresh_landed = landing.fresh_mean + _hope(fresh_landing, lift.fresh, bounds, share)
+    fresh_landed = landing.fresh_mean + _hope(landing[2:], lift.fresh, bounds, share)
     worth = landed + _on(onward[:2], discount * values, lift.arrival)
     fresh_worth = fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
 
@@ -218,8 +227,7 @@ def sweep(
     # The row of a state never met: nothing tried, so every action is alike.
     spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
     later = (fresh_mean, spread, fresh_paid)
-    variance = model.reward.fresh_variance + (1.0 - share) * lift.beyond
-    hope = _hope((model.reward.fresh_mean, variance), lift.fresh, bounds, 1.0 - share)
+    hope = _hope(model.reward[2:], lift.fresh, bounds, 1.0 - share)
     next_fresh = _act((model.reward.fresh_mean, hope), model.stay[2:], later, lift.fresh, top)
     # Solved for itself, where it is the best there is: below, optimism turns the slope around.
     loop = model.stay.fresh_mean * own * model.onward.fresh_mean * discount

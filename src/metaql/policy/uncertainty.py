@@ -28,7 +28,6 @@ from metaql.policy.outlook import (
     Plan,
     flat,
     foresee,
-    posterior,
     settle,
     sweep,
     task_discount,
@@ -85,7 +84,7 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
 
     Horizons up to `SHORT` steps: of Q* with that many steps left. Longer ones: of the discounted Q*.
     """
-    model = posterior(memory.evidence, learner.prior, memory.spec)
+    model = learner.model(memory)
     discount, endless = task_discount(memory.spec)
     lift = flat(model)
 
