@@ -166,7 +166,7 @@ def test_a_budget_of_steps_is_the_same_abreast_and_in_turn():
         plans_between_episodes = True
 
     task, keys = tasks.slippery_lake(), jax.random.split(jax.random.key(0), 3)
-    budget = lives.Budget(60, "steps", told=5)
+    budget = lives.Budget(60, "steps")
     first, second = (lives.live_through(cls(), task, keys, budget) for cls in (QLearning, InTurn))
     for one, other in zip(first, second, strict=True):
         np.testing.assert_allclose(one, other)
