@@ -29,7 +29,7 @@ from metaql.tasks.families import Bandit, Chain, RandomMDP, Worlds
 
 BERNOULLI = [
     *(Course(Bandit(arms, horizon=100), 1, 100, 2048) for arms in (5, 10, 50)),
-    *(Course(Bandit(arms, horizon=500), 1, 500, 512) for arms in (5, 10, 50)),
+    *(Course(Bandit(arms, horizon=500), 1, 500, 512) for arms in (10, 50)),
     *(Course(Bandit(arms, horizon=1), 100, 100, 1024) for arms in (5, 50)),
 ]
 DECEPTIVE = [
@@ -58,11 +58,6 @@ BROAD = [
 ]
 
 
-def _fewer(courses: list[Course], factor: int) -> list[Course]:
-    """The same with a fraction of the lifetimes."""
-    return [each._replace(lifetimes=each.lifetimes // factor) for each in courses]
-
-
 RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     "finite": {
         # No lifetime is cut off before the episodes it was promised, where its returns count: agents that
@@ -74,9 +69,11 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
             BROAD,
             FiniteTrainConfig(iterations=12, pairs=5, bank=2048, spread=0.3, rate=0.12, trust=0.5),
         ),
+        # The closed form is kept: climbing ten iterations traded coins (50 arms, 500 pulls: 451 for 464) and
+        # sure arms (deceptive: 105 for 122) for nothing.
         ONE_STATE: (
-            _fewer([*BERNOULLI, *NORMAL], 4),
-            FiniteTrainConfig(iterations=10, spread=0.3, rate=0.12, bank=4096, one_family=True),
+            [*BERNOULLI, *NORMAL],
+            FiniteTrainConfig(iterations=0, bank=4096, one_family=True),
         ),
     },
     "random_mdps": {MANY_STATES: (DENSE, FiniteTrainConfig(iterations=0, one_family=True))},
