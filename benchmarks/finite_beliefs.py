@@ -122,6 +122,7 @@ def main() -> None:
     for name, row in ROWS.items():
         if options.only not in name:
             continue
+        jax.clear_caches()  # every program holds mappings of memory, and a process may have so many
         facts = (agent, row, options.lifetimes, options.seed)
         found[name] = {"trained_on": row.trained, **beliefs(*facts), "placebo": placebo(*facts)}
         say(f"{name}: {found[name]}")
