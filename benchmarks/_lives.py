@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from metaql.meta.agent import Agent
+from metaql.meta.agent import AnyAgent
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.lifetime import Life, Record, advance, begin_all, live, live_step
 from metaql.policy.finiteq import FiniteQ
@@ -39,7 +39,7 @@ class Lived(NamedTuple):
     """All reward of the budget, that of the episode cut off by its end included."""
 
 
-def learner_for(agent: Agent | FiniteAgent, tasks: FiniteTask) -> Learner:
+def learner_for(agent: AnyAgent, tasks: FiniteTask) -> Learner:
     """The agent's learner for these tasks."""
     if isinstance(agent, FiniteAgent):
         return with_room(agent, tasks)

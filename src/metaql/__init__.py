@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from metaql.meta.agent import Agent, load
     from metaql.meta.config import MetaTrainConfig
     from metaql.meta.finite_agent import FiniteAgent
+    from metaql.meta.recurrent_agent import RecurrentAgent
+    from metaql.meta.recurrent_config import RecurrentConfig
     from metaql.meta.train import meta_train
     from metaql.policy.beliefq import BeliefQ
+    from metaql.policy.recurrentq import RecurrentQ
     from metaql.tasks import families
     from metaql.tasks.families.custom import ArrayFamily, environment_family
     from metaql.tasks.finite import FiniteTask, finite_task
@@ -31,6 +34,9 @@ _HOME = {
     "FiniteAgent": "metaql.meta.finite_agent",
     "FiniteTask": "metaql.tasks.finite",
     "MetaTrainConfig": "metaql.meta.config",
+    "RecurrentAgent": "metaql.meta.recurrent_agent",
+    "RecurrentConfig": "metaql.meta.recurrent_config",
+    "RecurrentQ": "metaql.policy.recurrentq",
     "environment_family": "metaql.tasks.families.custom",
     "finite_task": "metaql.tasks.finite",
     "load": "metaql.meta.agent",
@@ -44,6 +50,9 @@ __all__ = [
     "FiniteAgent",
     "FiniteTask",
     "MetaTrainConfig",
+    "RecurrentAgent",
+    "RecurrentConfig",
+    "RecurrentQ",
     "__version__",
     "environment_family",
     "families",

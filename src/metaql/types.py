@@ -15,15 +15,23 @@ from jaxtyping import Array, Bool, Float, Int, Key
 PRNGKey: TypeAlias = Key[Array, ""]
 Memory: TypeAlias = Any
 """What a learner has learned so far: any pytree of arrays."""
+State: TypeAlias = Any
+"""Where an environment stands: any pytree of arrays; the number of a state where there are finitely many."""
+Observation: TypeAlias = Any
+"""What a learner sees of a state: its number, or a vector ``[D]``."""
 
 
 class Transition(NamedTuple):
-    """One step of one environment. ``next_state`` is the true last state when the episode ended there."""
+    """One step of one environment, as it was observed.
 
-    state: Int[Array, ""]
+    States are numbers, or vectors ``[D]`` where they are not finitely many. ``next_state`` is the true last
+    one when the episode ended there.
+    """
+
+    state: Observation
     action: Int[Array, ""]
     reward: Float[Array, ""]
-    next_state: Int[Array, ""]
+    next_state: Observation
     terminated: Bool[Array, ""]
     """The task ended here: nothing follows, the bootstrap is zero."""
     truncated: Bool[Array, ""]
@@ -34,7 +42,7 @@ class TaskSpec(NamedTuple):
     """What a learner is told about a task before its first step (never its dynamics or rewards)."""
 
     state_mask: Bool[Array, " S"]
-    """True for states that exist; the rest is padding."""
+    """True for states that exist; the rest is padding. Empty where observations are vectors."""
     action_mask: Bool[Array, " A"]
     """True for actions that exist; the rest is padding and must never be chosen."""
     horizon: Int[Array, ""]
@@ -47,6 +55,39 @@ class TaskSpec(NamedTuple):
     """The task's own number of the state in each row, -1 where a row is free; None: 0, 1, 2, ..."""
     steps: Int[Array, ""] | None = None
     """Steps in the lifetime, where it is not its episodes that are limited; None: as many as those take."""
+
+
+class Outcome(NamedTuple):
+    """What the environment answers to an action (truncation is the clock's, not the task's)."""
+
+    next_state: State
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+
+
+class Task(Protocol):
+    """What the lifetime loop needs of a task: a pytree of arrays with four pure functions."""
+
+    @property
+    def horizon(self) -> Int[Array, ""]:
+        """Steps after which an episode is truncated."""
+        ...
+
+    def spec(self, episodes: Int[Array, ""] | int) -> TaskSpec:
+        """What a learner may know before its first step."""
+        ...
+
+    def reset(self, key: PRNGKey) -> State:
+        """Draw the first state of an episode."""
+        ...
+
+    def step(self, key: PRNGKey, state: State, action: Int[Array, ""]) -> Outcome:
+        """Draw the outcome of an action."""
+        ...
+
+    def observe(self, state: State) -> Observation:
+        """What a learner sees of a state."""
+        ...
 
 
 class Decision(NamedTuple):
@@ -70,7 +111,7 @@ class Learner(Protocol):
         """Memory before the first step of a lifetime."""
         ...
 
-    def act(self, key: PRNGKey, memory: Memory, state: Int[Array, ""]) -> Decision:
+    def act(self, key: PRNGKey, memory: Memory, state: Observation) -> Decision:
         """Choose an action in ``state``; memory is not changed."""
         ...
 

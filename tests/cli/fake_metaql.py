@@ -35,7 +35,9 @@ class Agent:
         return Adapted(returns, [7 + index for index in range(episodes)])
 
 
-def meta_train(family, *, config=None, seed=0, run=None, resume=False, on_progress=None):
+def meta_train(
+    family, *, agent="auto", config=None, seed=0, run=None, resume=False, on_progress=None
+):
     if config.env_steps == 666:
         raise RuntimeError("the fan fell off")
     (run / "checkpoint" / "step-000000").mkdir(parents=True, exist_ok=True)

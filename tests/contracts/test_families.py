@@ -20,7 +20,6 @@ from metaql.tasks.families import (
     Navigation,
     RandomMDP,
 )
-from metaql.tasks.finite import reset, step
 
 CASES = {name: family.toy() for name, family in FAMILIES.items()} | {
     "navigation of four actions": Navigation(2, 3, stay=False, walls=0.5, horizon=7),
@@ -91,13 +90,13 @@ def wander(tasks, keys):
     def move(task, state, key):
         key_act, key_step, key_reset = jax.random.split(key, 3)
         action = jax.random.categorical(key_act, jnp.where(task.action_mask, 0.0, -jnp.inf))
-        outcome = step(task, key_step, state, action)
-        after = jnp.where(outcome.terminated, reset(task, key_reset), outcome.next_state)
+        outcome = task.step(key_step, state, action)
+        after = jnp.where(outcome.terminated, task.reset(key_reset), outcome.next_state)
         return after, outcome.next_state
 
     def one(task, key):
         key_first, key_rest = jax.random.split(key)
-        first = reset(task, key_first)
+        first = task.reset(key_first)
         keys = jax.random.split(key_rest, 40)
         return jax.lax.scan(lambda state, k: move(task, state, k), first, keys)[1]
 

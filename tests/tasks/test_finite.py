@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from metaql.errors import InvalidTaskError, UsageError
 from metaql.tasks import exact
-from metaql.tasks.finite import NO_HORIZON, finite_task, pad_task, reset, step
+from metaql.tasks.finite import NO_HORIZON, FiniteTask, finite_task, pad_task
 
 ROWS = np.array(
     [
@@ -86,7 +86,7 @@ def draw(task, num_draws, seed=0):
     """Outcomes of every state and action, ``[S, A, num_draws]``."""
     states, actions = task.transition.shape[:2]
     keys = jax.random.split(jax.random.key(seed), (states, actions, num_draws))
-    one = jax.vmap(step, in_axes=(None, 0, None, None))
+    one = jax.vmap(FiniteTask.step, in_axes=(None, 0, None, None))
     rows = jax.vmap(jax.vmap(one, in_axes=(None, 0, None, 0)), in_axes=(None, 0, 0, None))
     return jax.jit(rows)(task, keys, jnp.arange(states), jnp.arange(actions))
 
@@ -141,7 +141,7 @@ def test_binary_rewards_have_the_mean_as_probability():
 
 def test_episodes_start_as_asked():
     keys = jax.random.split(jax.random.key(3), 20_000)
-    starts = np.asarray(jax.vmap(reset, in_axes=(None, 0))(small_task(), keys))
+    starts = np.asarray(jax.vmap(FiniteTask.reset, in_axes=(None, 0))(small_task(), keys))
     counts = np.bincount(starts, minlength=3)
     assert counts[0] == 0
     assert chisquare(counts[1:], START[1:] * 20_000).pvalue > 1e-4
@@ -159,9 +159,9 @@ def test_the_extreme_draws_never_reach_an_impossible_state(monkeypatch, extreme)
     monkeypatch.setattr(jax.random, "uniform", always)
     rows = changed(ROWS, (0, 0), [0.0, 1.0, 0.0])
     task = finite_task(rows, REWARD, termination=ENDS, initial=[0.0, 1.0, 0.0])
-    assert int(reset(task, jax.random.key(0))) == 1
+    assert int(task.reset(jax.random.key(0))) == 1
     for state, action in np.ndindex(3, 2):
-        outcome = step(task, jax.random.key(0), jnp.asarray(state), jnp.asarray(action))
+        outcome = task.step(jax.random.key(0), jnp.asarray(state), jnp.asarray(action))
         assert rows[state, action, int(outcome.next_state)] > 0
         assert np.isfinite(float(outcome.reward))
     assert calls
@@ -193,7 +193,7 @@ def test_padding_changes_no_step(noise):
     keys = jax.random.split(jax.random.key(1), 2_000)
     for state, action in np.ndindex(3, 2):
         both = [
-            jax.vmap(step, in_axes=(None, 0, None, None))(t, keys, state, action)
+            jax.vmap(FiniteTask.step, in_axes=(None, 0, None, None))(t, keys, state, action)
             for t in (task, padded)
         ]
         for plain, grown in zip(*both, strict=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from metaql.cli.output import Output
     from metaql.meta.finite_adapt import Beliefs
+    from metaql.tasks.host import HostEnvironment
 
 DEFAULT_AGENT, NEWEST = "finite", "newest"
 SURE = 0.9
@@ -23,7 +24,9 @@ SURE = 0.9
 
 
 def adapt(
-    env_id: Annotated[str, Parameter(help="A Gymnasium id with Discrete spaces.")],
+    env_id: Annotated[
+        str, Parameter(help="A Gymnasium id; Discrete spaces, or those the agent knows.")
+    ],
     /,
     *,
     agent: Annotated[
@@ -44,9 +47,10 @@ def adapt(
 ) -> None:
     """Adapt a trained agent to a Gymnasium environment, printing each episode as it ends.
 
-    Any environment with finite (Discrete) observation and action spaces will do. Nothing is trained
-    here: the agent only remembers what it sees. The agent "finite" also says how sure it is: with
-    --json, a 90% interval of Q* for every state met and the odds of its greedy action being the best.
+    Any environment with finite (Discrete) observation and action spaces will do; a run of a recurrent
+    agent needs the spaces of its family. Nothing is trained here: the agent only remembers what it sees.
+    The agent "finite" also says how sure it is: with --json, a 90% interval of Q* for every state met
+    and the odds of its greedy action being the best.
 
     Example: metaql adapt FrozenLake-v1 --episodes 20 --env-option map_name=8x8
     """
@@ -60,13 +64,14 @@ def adapt(
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
 
-    host = open_environment(env_id, **options)
+    loaded = load(source)
+    opened = getattr(loaded, "open", open_environment)
+    host: HostEnvironment = opened(env_id, **options)
     if not host.has_time_limit:
         output.say(
             "This environment has no time limit: an episode lasts until the agent finds an end. "
             "To set one: --env-option max_episode_steps=200"
         )
-    loaded = load(source)
     say = printer(output)
     adapted = loaded.adapt(host, episodes=episodes, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
@@ -74,22 +79,24 @@ def adapt(
     warnings: list[str] = getattr(adapted, "warnings", [])
     for warning in warnings:
         output.say(f"Warning: {warning}")
-    document: dict[str, Any] = {
-        "env": env_id,
-        "env_options": options,
-        "agent": source,
-        "seed": common.seed,
-        "returns": returns,
-        "lengths": lengths,
-        "q": adapted.q_table(),
-    }
+    request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
+    lived = {"returns": returns, "lengths": lengths}
+    output.document({**request, **lived, **_known(adapted, output), "warnings": warnings})
+
+
+def _known(adapted: Any, output: Output) -> dict[str, Any]:
+    """What the agent knows of the task, as far as its kind can tell."""
+    document: dict[str, Any] = {}
+    table: Callable[[], Any] | None = getattr(adapted, "q_table", None)
+    if table is not None:
+        document["q"] = table()
     ask: Callable[[], Beliefs] | None = getattr(adapted, "beliefs", None)
     if ask is not None:
         beliefs = ask()
         sure = int((beliefs.best >= SURE).sum())
         output.say(f"Sure of the best action in {sure} of {len(beliefs.states)} states met")
-        document |= {"beliefs": beliefs._asdict(), "warnings": warnings}
-    output.document(document)
+        document["beliefs"] = beliefs._asdict()
+    return document
 
 
 def _newest(runs_dir: Path) -> str:

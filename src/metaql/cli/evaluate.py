@@ -14,8 +14,8 @@ from metaql.cli.training import STARTING, command_line, read, versions
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
-    from metaql.tasks.families.base import Family
-    from metaql.tasks.finite import FiniteTask
+    from metaql.tasks.families.base import TaskFamily
+    from metaql.types import Task
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def evaluate(
     output.document({"run": run, "task": words, "report": path, **as_document(found, None)})
 
 
-def choose(family: Family, number: int | None, seed: int) -> tuple[FiniteTask, str]:
+def choose(family: TaskFamily, number: int | None, seed: int) -> tuple[Task, str]:
     """The task to report on and what to call it.
 
     Args:

@@ -15,16 +15,17 @@ def families(*, common: Common | None = None) -> None:
     """
     common = common or Common()
     output = common.output()
-    from metaql.tasks.families import FAMILIES
+    from metaql.tasks.families import FAMILIES, VECTOR_FAMILIES
 
     entries = {
         name: {
             "summary": family.summary,
-            "shares_states": family.shares_states,
+            "shares_states": getattr(family, "shares_states", False),
+            "finite": name in FAMILIES,
             "options": _options(family),
             "baselines": dict(family.baselines),
         }
-        for name, family in sorted(FAMILIES.items())
+        for name, family in sorted({**FAMILIES, **VECTOR_FAMILIES}.items())
     }
     output.table(
         ("family", "random", "non-adaptive", "optimum", "what it is"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
@@ -58,7 +58,7 @@ def quickstart(
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)
         run = create(plan, out if out is not None else common.runs_dir)
-        agent = fit(plan, run, progress)
+        agent = cast("Agent", fit(plan, run, progress))
         life = adaptation(agent, plan.seed, progress)
         found = comparison(agent, plan, runs, progress)
         progress("Report", 0.0)

@@ -26,6 +26,12 @@ def train(
     config: Annotated[
         Path | None, Parameter(help="TOML file with the tables [family] and [train].")
     ] = None,
+    agent: Annotated[
+        str,
+        Parameter(
+            help="belief: for finite families; recurrent: for any; auto: belief where it can be."
+        ),
+    ] = "auto",
     env_steps: Annotated[
         int | None, Parameter(help="Environment steps of meta-training, over all lifetimes.")
     ] = None,
@@ -50,20 +56,21 @@ def train(
     the message says how to go on.
 
     Example: metaql train frozen_lake --option size=5 --env-steps 2000000
+    Example: metaql train cart_pole --agent recurrent
     """
     common = common or Common()
     output = common.output()
     if resume is not None:
-        _check_resume_alone(family, config, env_steps, option, set_)
+        _check_resume_alone(family, config, env_steps, option, set_, agent != "auto")
         plan = read(resume)
     else:
         tables = sections(config, ("family", "train"))
         named = {"name": family} if family is not None else {}
+        length = {"env_steps": env_steps} if env_steps is not None else {}
         options = {**tables["family"], **key_values(option, "--option"), **named}
-        settings = {**tables["train"], **key_values(set_, "--set")}
-        if env_steps is not None:
-            settings["env_steps"] = env_steps
-        plan = Plan(family=_name(options), options=options, train=settings, seed=common.seed)
+        settings = {**tables["train"], **key_values(set_, "--set"), **length}
+        name = _name(options)
+        plan = Plan(family=name, options=options, train=settings, seed=common.seed, agent=agent)
     output.say(f"metaql train: {plan.family}, seed {plan.seed}")
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)

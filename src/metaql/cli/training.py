@@ -12,8 +12,8 @@ from metaql.cli.progress import Progress
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
-    from metaql.meta.agent import Agent
-    from metaql.tasks.families.base import Family
+    from metaql.meta.agent import AnyAgent
+    from metaql.tasks.families.base import TaskFamily
 
 CONFIG = "config.json"
 STARTING = "Starting up"
@@ -33,10 +33,12 @@ class Plan:
     options: dict[str, Any]
     """Arguments of the family."""
     train: dict[str, Any]
-    """Fields of ``MetaTrainConfig`` that differ from their defaults."""
+    """Fields of the agent's configuration that differ from their defaults."""
     seed: int
+    agent: str = "auto"
+    """One of `metaql.meta.config.AGENTS`."""
 
-    def make_family(self) -> Family:
+    def make_family(self) -> TaskFamily:
         """Build the family (raises ConfigError for an option it does not have)."""
         from metaql.tasks.families import make
 
@@ -52,11 +54,11 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     from metaql.runs import create_run, write_config
 
     settings = to_dict(_train_config(plan))
-    plan.make_family()
     run = create_run(runs_dir, plan.family, plan.seed)
     content = {
         "command": command_line(),
         "family": {"name": plan.family, "options": plan.options},
+        "agent": plan.agent,
         "train": plan.train,
         "train_in_full": settings,
         "seed": plan.seed,
@@ -82,6 +84,7 @@ def read(run: Path) -> Plan:
             options=dict(family["options"]),
             train=dict(content["train"]),
             seed=int(content["seed"]),
+            agent=str(content.get("agent", "auto")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -89,7 +92,7 @@ def read(run: Path) -> Plan:
         ) from error
 
 
-def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> Agent:
+def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> AnyAgent:
     """Train (or go on training) into a run folder.
 
     Raises:
@@ -103,6 +106,7 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
     try:
         return meta_train(
             family,
+            agent=plan.agent,
             config=config,
             seed=plan.seed,
             run=run,
@@ -121,9 +125,9 @@ def _how_to_go_on(run: Path) -> str:
 
 def _train_config(plan: Plan) -> Any:
     from metaql.config import build
-    from metaql.meta.config import MetaTrainConfig
+    from metaql.meta.config import config_class
 
-    return build(MetaTrainConfig, plan.train, "[train]")
+    return build(config_class(plan.make_family(), plan.agent), plan.train, "[train]")
 
 
 def command_line() -> str:

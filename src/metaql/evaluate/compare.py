@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metaql.meta.agent import Agent
-from metaql.meta.finite_agent import FiniteAgent
+from metaql.errors import UnsupportedSpaceError
+from metaql.meta.agent import AnyAgent
 from metaql.meta.lifetime import Lives, live
+from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.qlearning import PSRL, UCBVI, Constant, QLearning, tuned_optimistic
 from metaql.tasks.exact import model_of, non_adaptive_policy, optimal_return, policy_return
-from metaql.tasks.families.base import Family
+from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.finite import FiniteTask
-from metaql.types import Learner
+from metaql.types import Learner, Task
 
 AGENT = "meta-learned agent"
 _NON_ADAPTIVE_TASKS = 2_000
@@ -32,9 +34,9 @@ class Comparison:
 
 
 def compare(
-    agent: Agent | FiniteAgent,
-    family: Family,
-    task: FiniteTask,
+    agent: AnyAgent,
+    family: TaskFamily,
+    task: Task,
     *,
     runs: int = 200,
     episodes: int = 20,
@@ -46,14 +48,10 @@ def compare(
     Args:
         agent: meta-trained.
         family: its training tasks give the best non-adaptive policy, where they share states.
-        task: what to adapt to.
+        task: what to adapt to. Where it is not finite there is one baseline: acting at random.
         seed: of all lifetimes; every learner has keys of its own.
     """
-    num_states, num_actions = task.transition.shape[:2]
-    learners: dict[str, Learner] = {
-        AGENT: agent.learner_for(num_states, num_actions),
-        **baselines(task),
-    }
+    learners = learners_for(agent, task)
     rows = {}
     for index, (name, learner) in enumerate(learners.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
@@ -62,7 +60,26 @@ def compare(
             on_progress("Comparison", (index + share) / len(learners), {"learner": name})
 
         rows[name] = live(learner, task, keys, episodes=episodes, on_progress=report)
-    return Comparison(rows=rows, levels=levels(family, task))
+    if isinstance(family, Family) and isinstance(task, FiniteTask):
+        return Comparison(rows=rows, levels=levels(family, task))
+    return Comparison(rows=rows, levels={})
+
+
+def learners_for(agent: AnyAgent, task: Task) -> dict[str, Learner]:
+    """The agent's learner, then the baselines of such a task.
+
+    Raises:
+        UnsupportedSpaceError: the agent was trained on tasks of another shape.
+    """
+    if isinstance(task, FiniteTask):
+        num_states, num_actions = task.transition.shape[:2]
+        return {AGENT: agent.learner_for(num_states, num_actions), **baselines(task)}
+    if not isinstance(agent, RecurrentAgent):
+        raise UnsupportedSpaceError(
+            "Tasks whose observations are vectors need a RecurrentQ.", f"Got {agent}."
+        )
+    blind = eqx.tree_at(lambda q: q.epsilon, agent.learner, jnp.ones(()))
+    return {AGENT: agent.learner, "acting at random": blind}
 
 
 def baselines(task: FiniteTask) -> dict[str, Learner]:

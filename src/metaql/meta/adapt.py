@@ -16,14 +16,22 @@ from jaxtyping import Array, Float, Int
 from metaql.errors import EnvironmentFaultError, UsageError
 from metaql.meta.lifetime import turn
 from metaql.policy.beliefq import Belief, BeliefQ
-from metaql.tasks.host import HostEnvironment, HostStep
-from metaql.types import Decision, PRNGKey, TaskSpec, Transition
+from metaql.tasks.host import HostEnvironment, HostStep, numbered
+from metaql.types import (
+    Decision,
+    Learner,
+    Memory,
+    Observation,
+    PRNGKey,
+    TaskSpec,
+    Transition,
+)
 
 
 @eqx.filter_jit
 def _first(
-    learner: BeliefQ, key: PRNGKey, spec: TaskSpec, state: Int[Array, ""]
-) -> tuple[Belief, Decision]:
+    learner: Learner, key: PRNGKey, spec: TaskSpec, state: Observation
+) -> tuple[Memory, Decision]:
     key_init, key_act = jax.random.split(key)
     memory = learner.init(key_init, spec)
     return memory, learner.act(key_act, memory, state)
@@ -31,13 +39,13 @@ def _first(
 
 @eqx.filter_jit
 def _next(
-    learner: BeliefQ,
+    learner: Learner,
     key: PRNGKey,
     clock: Int[Array, ""],
-    memory: Belief,
+    memory: Memory,
     last: Transition,
-    state: Int[Array, ""],
-) -> tuple[Belief, Decision]:
+    state: Observation,
+) -> tuple[Memory, Decision]:
     return turn(learner, jax.random.fold_in(key, clock), memory, last, state)
 
 
@@ -64,11 +72,11 @@ class Lived(NamedTuple):
 class Companion(Protocol):
     """A learner with its memory beside an environment on the host."""
 
-    def first(self, state: int) -> int:
+    def first(self, state: Any) -> int:
         """The action in the first state of the lifetime."""
         ...
 
-    def next(self, clock: int, last: Transition, state: int) -> int:
+    def next(self, clock: int, last: Transition, state: Any) -> int:
         """Learn from step ``clock`` (the first is 1), then choose in ``state``."""
         ...
 
@@ -131,19 +139,9 @@ class Adaptation(abc.ABC):
             UsageError: an observation outside the environment's space.
         """
         del episode_start
-        given, count = np.asarray(obs), self.shape[0]
-        whole = given.dtype.kind in "iu" and given.ndim <= 1
-        # Before the subtraction: there is none for text, and a narrow unsigned type would wrap.
-        states = np.atleast_1d(given if whole else -1).astype(np.int64)
-        states = states - (self.first_state if whole else 0)
-        if (states < 0).any() or (states >= count).any():
-            raise UsageError(
-                f"Observations are integers from {self.first_state} to "
-                f"{self.first_state + count - 1}, one or an array [N].",
-                f"Got {obs!r}.",
-            )
+        states, single = numbered(obs, self.first_state, self.shape[0])
         actions = self.choose(states, deterministic) + self.first_action
-        return (actions if given.ndim else int(actions[0])), state
+        return (int(actions[0]) if single else actions), state
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -173,28 +171,42 @@ class Adapted(Adaptation):
         return np.asarray(_estimates(self.learner, self.memory))
 
 
-class BeliefCompanion:
-    """BeliefQ beside an environment: the same `turn` as everywhere, one call per step."""
+class TurnCompanion:
+    """A learner beside an environment: the same `turn` as everywhere, one call per step."""
 
-    def __init__(self, learner: BeliefQ, spec: TaskSpec, seed: int) -> None:
-        self.learner, self.spec = learner, spec
+    def __init__(
+        self,
+        learner: Learner,
+        spec: TaskSpec,
+        seed: int,
+        conclude: Callable[[Memory, Lived], Any],
+    ) -> None:
+        """Start with nothing known.
+
+        Args:
+            learner: any.
+            spec: of the task.
+            seed: of the agent.
+            conclude: makes the result of what is known at the end.
+        """
+        self.learner, self.spec, self.conclude = learner, spec, conclude
         self._key_first, self._key_turns = jax.random.split(jax.random.key(seed))
-        self.memory: Belief
+        self.memory: Memory
 
-    def first(self, state: int) -> int:
+    def first(self, state: Observation) -> int:
         """The action in the first state of the lifetime."""
-        self.memory, decision = _first(self.learner, self._key_first, self.spec, integer(state))
+        self.memory, decision = _first(self.learner, self._key_first, self.spec, observed(state))
         return int(decision.action)
 
-    def next(self, clock: int, last: Transition, state: int) -> int:
+    def next(self, clock: int, last: Transition, state: Observation) -> int:
         """Learn from one step, then choose in ``state``."""
         key, now = self._key_turns, integer(clock)
-        self.memory, decision = _next(self.learner, key, now, self.memory, last, integer(state))
+        self.memory, decision = _next(self.learner, key, now, self.memory, last, observed(state))
         return int(decision.action)
 
-    def adapted(self, lived: Lived) -> Adapted:
+    def adapted(self, lived: Lived) -> Any:
         """What is known now."""
-        return Adapted(**lived._asdict(), learner=self.learner, memory=self.memory)
+        return self.conclude(self.memory, lived)
 
 
 def live_on_host(
@@ -248,7 +260,19 @@ def integer(value: int) -> Any:
     return np.int32(value)
 
 
-def _transition(state: int, action: int, answer: HostStep) -> Transition:
+def observed(state: Observation) -> Any:
+    """An observation as a compiled function takes it: an integer array, or a vector as it is."""
+    return state if isinstance(state, np.ndarray) else integer(state)
+
+
+def check_request(episodes: int, seed: int) -> None:
+    """Raise `UsageError` unless ``episodes`` and ``seed`` are integers in range."""
+    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
+
+
+def _transition(state: Observation, action: int, answer: HostStep) -> Transition:
     flags: tuple[Any, Any] = (np.bool_(answer.terminated), np.bool_(answer.truncated))
     reward: Any = np.float32(answer.reward)
-    return Transition(integer(state), integer(action), reward, integer(answer.next_state), *flags)
+    return Transition(observed(state), integer(action), reward, observed(answer.next_state), *flags)

@@ -7,18 +7,19 @@ import difflib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
-import numpy as np
 
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import CheckpointError, UsageError, unknown_name
-from metaql.meta.adapt import Adapted, BeliefCompanion, live_on_host
-from metaql.meta.finite_agent import KIND, FiniteAgent, load_finite
-from metaql.policy.beliefq import BeliefConfig, BeliefQ
+from metaql.meta import finite_agent, recurrent_agent
+from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
+from metaql.meta.finite_agent import FiniteAgent
+from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.policy.beliefq import Belief, BeliefConfig, BeliefQ
 from metaql.tasks.host import HostEnvironment, open_environment
 
 AGENT_FOLDER = "agent"
@@ -100,12 +101,14 @@ class Agent:
             EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
                 attribute holds what was learned until then.
         """
-        for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
+        check_request(episodes, seed)
         host: HostEnvironment = open_environment(env)
         learner = self.learner_for(host.num_states, host.num_actions, prior)
-        companion = BeliefCompanion(learner, host.spec(episodes), seed)
+
+        def conclude(memory: Belief, lived: Lived) -> Adapted:
+            return Adapted(**lived._asdict(), learner=learner, memory=memory)
+
+        companion = TurnCompanion(learner, host.spec(episodes), seed, conclude)
         return live_on_host(companion, host, episodes, seed, on_episode)
 
     def save(self, path: str | Path) -> None:
@@ -123,7 +126,15 @@ class Agent:
         checkpoint.save(path, (self.learner, self.priors), kind=_KIND, extra=extra)
 
 
-def load(path: str | Path) -> Agent | FiniteAgent:
+AnyAgent: TypeAlias = Agent | FiniteAgent | RecurrentAgent
+"""What `load` returns: all adapt in the same way."""
+_LOADERS: dict[str, Callable[[Path], AnyAgent]] = {
+    finite_agent.KIND: finite_agent.load_finite,
+    recurrent_agent.KIND: recurrent_agent.load_recurrent,
+}
+
+
+def load(path: str | Path) -> AnyAgent:
     """Load an agent: a folder it was saved to, a run folder, or the name of a shipped one.
 
     Returns:
@@ -136,7 +147,7 @@ def load(path: str | Path) -> Agent | FiniteAgent:
     with warnings.catch_warnings():
         # Another version of JAX may change the last bits; that matters to a resumed run, not here.
         warnings.simplefilter("ignore", checkpoint.FingerprintWarning)
-        return load_finite(folder) if checkpoint.kind_of(folder) == KIND else _load(folder)
+        return _LOADERS.get(checkpoint.kind_of(folder), _load)(folder)
 
 
 def _load(folder: Path) -> Agent:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metaql.errors import ConfigError
+from metaql.errors import ConfigError, unknown_name
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.tasks.families.base import Family, TaskFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +104,26 @@ class MetaTrainConfig:
     def iterations(self) -> int:
         """Iterations of the whole run."""
         return -(-self.env_steps // self.steps_per_iteration)
+
+
+AGENTS = ("auto", "belief", "recurrent")
+"""What can be meta-trained: see `metaql.meta_train`."""
+
+
+def config_class(family: TaskFamily, agent: str) -> type[MetaTrainConfig] | type[RecurrentConfig]:
+    """The settings that training such an agent on such a family has.
+
+    Raises:
+        UnknownNameError: no such agent.
+        ConfigError: an agent that cannot learn such a family.
+    """
+    if agent not in AGENTS:
+        raise unknown_name("`agent`", agent, AGENTS)
+    if agent == "belief" and not isinstance(family, Family):
+        raise ConfigError(
+            "BeliefQ learns finite families only.",
+            f"Observations of {family.name!r} are vectors.",
+            'Use agent="recurrent".',
+        )
+    finite = isinstance(family, Family) and agent != "recurrent"
+    return MetaTrainConfig if finite else RecurrentConfig

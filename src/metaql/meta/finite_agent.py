@@ -13,7 +13,7 @@ import numpy as np
 from metaql import checkpoint
 from metaql.embedding.hyperprior import Hyperprior, broad
 from metaql.errors import UsageError, unknown_name
-from metaql.meta.adapt import Lived, live_on_host
+from metaql.meta.adapt import Lived, check_request, live_on_host
 from metaql.meta.finite_adapt import FiniteAdapted, FiniteCompanion
 from metaql.meta.finite_memory import FIRST_SLOTS
 from metaql.meta.offline import Learned, Log, is_dataset, learn, read_dataset
@@ -115,9 +115,7 @@ class FiniteAgent:
             EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
                 attribute holds what was learned until then.
         """
-        for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
+        check_request(episodes, seed)
         wrong = sorted(sizes.keys() - {"num_states", "num_actions", "horizon"})
         if wrong or (sizes and not is_dataset(env)):
             raise UsageError(

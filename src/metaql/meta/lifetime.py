@@ -15,8 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from metaql.tasks.finite import FiniteTask, reset, step
-from metaql.types import Decision, Learner, Memory, PRNGKey, Transition
+from metaql.types import (
+    Decision,
+    Learner,
+    Memory,
+    Observation,
+    PRNGKey,
+    State,
+    Task,
+    Transition,
+)
 
 
 class Life(NamedTuple):
@@ -24,7 +32,7 @@ class Life(NamedTuple):
 
     key: PRNGKey
     memory: Memory
-    state: Int[Array, ""]
+    state: State
     step: Int[Array, ""]
     """Steps taken in the current episode."""
     episode: Int[Array, ""]
@@ -58,7 +66,7 @@ class Lives(NamedTuple):
 
 def begin(
     learner: Learner,
-    task: FiniteTask,
+    task: Task,
     key: PRNGKey,
     episodes: Int[Array, ""] | int,
     steps: Int[Array, ""] | int | None = None,
@@ -69,12 +77,12 @@ def begin(
     memory = learner.init(key_init, task.spec(episodes)._replace(steps=told))
     zero = jnp.zeros((), jnp.int32)
     return Life(
-        key_life, memory, reset(task, key_reset), zero, zero, jnp.asarray(episodes, jnp.int32)
+        key_life, memory, task.reset(key_reset), zero, zero, jnp.asarray(episodes, jnp.int32)
     )
 
 
 def turn(
-    learner: Learner, key: PRNGKey, memory: Memory, last: Transition, state: Int[Array, ""]
+    learner: Learner, key: PRNGKey, memory: Memory, last: Transition, state: Observation
 ) -> tuple[Memory, Decision]:
     """Learn from the last transition, then decide in ``state``: one step for host environments."""
     key_update, key_act = jax.random.split(key)
@@ -82,26 +90,31 @@ def turn(
     return memory, learner.act(key_act, memory, state)
 
 
-def live_step(learner: Learner, task: FiniteTask, life: Life, guide: Memory) -> tuple[Life, Record]:
+def live_step(learner: Learner, task: Task, life: Life, guide: Memory) -> tuple[Life, Record]:
     """Act on ``guide`` (the life's own memory, except in the placebo), step the task, learn."""
     key, key_act, key_step, key_update, key_reset = jax.random.split(life.key, 5)
-    decision = learner.act(key_act, guide, life.state)
-    outcome = step(task, key_step, life.state, decision.action)
+    observed = task.observe(life.state)
+    decision = learner.act(key_act, guide, observed)
+    outcome = task.step(key_step, life.state, decision.action)
     clock = life.step + 1
     truncated = (clock >= task.horizon) & ~outcome.terminated
     ended = outcome.terminated | truncated
     transition = Transition(
-        life.state,
+        observed,
         decision.action,
         outcome.reward,
-        outcome.next_state,
+        task.observe(outcome.next_state),
         outcome.terminated,
         truncated,
     )
     after = Life(
         key=key,
         memory=learner.update(key_update, life.memory, transition),
-        state=jnp.where(ended, reset(task, key_reset), outcome.next_state),
+        state=jax.tree.map(
+            lambda first, later: jnp.where(ended, first, later),
+            task.reset(key_reset),
+            outcome.next_state,
+        ),
         step=jnp.where(ended, 0, clock),
         episode=life.episode + ended,
         episodes=life.episodes,
@@ -110,14 +123,12 @@ def live_step(learner: Learner, task: FiniteTask, life: Life, guide: Memory) -> 
     return after, Record(transition, decision, life.episode, alive)
 
 
-def _task_axis(tasks: FiniteTask) -> int | None:
+def _task_axis(tasks: Task) -> int | None:
     """The axis of lifetimes in ``tasks``; None for one task that all live in."""
-    return 0 if tasks.initial.ndim == 2 else None
+    return 0 if tasks.horizon.ndim else None
 
 
-def _step_all(
-    learner: Learner, tasks: FiniteTask, shuffle: bool, lives: Life
-) -> tuple[Life, Record]:
+def _step_all(learner: Learner, tasks: Task, shuffle: bool, lives: Life) -> tuple[Life, Record]:
     """One step of every lifetime; with ``shuffle`` each acts on its neighbour's memory (the placebo)."""
     guides = lives.memory
     if shuffle:
@@ -127,7 +138,7 @@ def _step_all(
 
 
 def _steps(
-    learner: Learner, tasks: FiniteTask, shuffle: bool, lives: Life, num_steps: int, recorded: bool
+    learner: Learner, tasks: Task, shuffle: bool, lives: Life, num_steps: int, recorded: bool
 ) -> tuple[Life, Record | None]:
     def body(carry: Life, _: None) -> tuple[Life, Record | None]:
         after, record = _step_all(learner, tasks, shuffle, carry)
@@ -138,7 +149,7 @@ def _steps(
 
 @eqx.filter_jit
 def advance(
-    learner: Learner, tasks: FiniteTask, lives: Life, num_steps: int, *, shuffle: bool = False
+    learner: Learner, tasks: Task, lives: Life, num_steps: int, *, shuffle: bool = False
 ) -> tuple[Life, Record]:
     """Live ``num_steps`` more steps of N lifetimes.
 
@@ -156,7 +167,7 @@ def advance(
 
 @eqx.filter_jit
 def advance_unrecorded(
-    learner: Learner, tasks: FiniteTask, lives: Life, num_steps: int, *, shuffle: bool = False
+    learner: Learner, tasks: Task, lives: Life, num_steps: int, *, shuffle: bool = False
 ) -> Life:
     """`advance` for those who want what was learned and not how: no records are written."""
     return _steps(learner, tasks, shuffle, lives, num_steps, recorded=False)[0]
@@ -201,7 +212,7 @@ def _until_done(
 @eqx.filter_jit
 def _live_abreast(
     learner: Learner,
-    tasks: FiniteTask,
+    tasks: Task,
     carry: tuple[Life, _Tally],
     num_steps: Int[Array, ""],
     shuffle: bool,
@@ -219,12 +230,12 @@ def _live_abreast(
 
 @eqx.filter_jit
 def _live_in_turn(
-    learner: Learner, tasks: FiniteTask, lives: Life, num_episodes: int
+    learner: Learner, tasks: Task, lives: Life, num_episodes: int
 ) -> tuple[Life, _Tally]:
     """Live one whole lifetime after the other: for learners that replan only at episode ends."""
     shared = _task_axis(tasks) is None
 
-    def whole(task: FiniteTask, life: Life) -> tuple[Life, _Tally]:
+    def whole(task: Task, life: Life) -> tuple[Life, _Tally]:
         def body(carry: Carry) -> Carry:
             life, tally, used = carry
             life, record = live_step(learner, task, life, life.memory)
@@ -245,7 +256,7 @@ def _empty_tally(num_episodes: int) -> _Tally:
 @eqx.filter_jit
 def begin_all(
     learner: Learner,
-    tasks: FiniteTask,
+    tasks: Task,
     keys: PRNGKey,
     episodes: int,
     steps: int | None = None,
@@ -255,9 +266,7 @@ def begin_all(
     return jax.vmap(begin, in_axes=in_axes)(learner, tasks, keys, episodes, steps)
 
 
-def live_until(
-    learner: Learner, tasks: FiniteTask, lives: Life, episode: Int[Array, ""] | int
-) -> Life:
+def live_until(learner: Learner, tasks: Task, lives: Life, episode: Int[Array, ""] | int) -> Life:
     """Live on until every lifetime has finished ``episode`` episodes; those that have stand still.
 
     So that one can look at what was learned in between: compiled once for all values of ``episode``.
@@ -280,7 +289,7 @@ def live_until(
 
 def live(
     learner: Learner,
-    tasks: FiniteTask,
+    tasks: Task,
     keys: PRNGKey,
     *,
     episodes: int,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, overload
 
 import equinox as eqx
 import jax
@@ -13,9 +12,14 @@ import jax.numpy as jnp
 from metaql import checkpoint
 from metaql.config import build, to_dict
 from metaql.embedding.statistics import Statistics, empty
+from metaql.errors import ConfigError
 from metaql.meta.agent import AGENT_FOLDER, Agent
-from metaql.meta.config import MetaTrainConfig
+from metaql.meta.config import MetaTrainConfig, config_class
 from metaql.meta.groups import Group, fit_priors, groups_of
+from metaql.meta.loop import CHECKPOINT_FOLDER, OnProgress, Plan, iterate
+from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_train import train_recurrent
 from metaql.meta.step import (
     Progress,
     TrainState,
@@ -26,16 +30,12 @@ from metaql.meta.step import (
     train_step,
 )
 from metaql.policy.beliefq import BeliefConfig, BeliefQ
-from metaql.runs import MetricsWriter
 from metaql.tasks.exact import Answers
-from metaql.tasks.families.base import Family
+from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
 
-__all__ = ["MetaTrainConfig", "meta_train"]
-
-CHECKPOINT_FOLDER = "checkpoint"
-OnProgress = Callable[[str, float, Mapping[str, Any]], None]
+__all__ = ["MetaTrainConfig", "RecurrentConfig", "meta_train"]
 
 
 class _Keys(NamedTuple):
@@ -53,24 +53,40 @@ class _Snapshot(NamedTuple):
     priors: dict[str, Statistics]
 
 
+@overload
 def meta_train(
-    family: Family,
+    family: Family, *, agent: Literal["auto", "belief"] = "auto", **settings: Any
+) -> Agent: ...
+@overload
+def meta_train(
+    family: TaskFamily, *, agent: Literal["recurrent"], **settings: Any
+) -> RecurrentAgent: ...
+@overload
+def meta_train(
+    family: TaskFamily, *, agent: str = "auto", **settings: Any
+) -> Agent | RecurrentAgent: ...
+def meta_train(
+    family: TaskFamily,
     *,
-    config: MetaTrainConfig | None = None,
+    agent: str = "auto",
+    config: MetaTrainConfig | RecurrentConfig | None = None,
     seed: int = 0,
     run: Path | str | None = None,
     resume: bool = False,
     on_progress: OnProgress = lambda stage, done, metrics: None,
     **settings: Any,
-) -> Agent:
+) -> Agent | RecurrentAgent:
     """Learn how to Q-learn across the training tasks of ``family``.
 
     Stages: plain Q-learning agents live in training tasks; where tasks share their states, what they
     experienced becomes a family prior; then BeliefQ lives whole lifetimes in fresh tasks and is
-    trained on them (`metaql.meta.objective`). Validation and test tasks are never touched.
+    trained on them (`metaql.meta.objective`). RecurrentQ is trained on whole lifetimes from the start
+    (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
 
     Args:
         family: where tasks come from; a `Mixture` trains one set of weights on all its parts.
+        agent: ``"belief"``: BeliefQ, for finite families; ``"recurrent"``: RecurrentQ, for any whose tasks
+            share observations and actions; ``"auto"``: BeliefQ where the family is finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``.
         seed: of everything; the same seed gives the same weights.
         run: folder for checkpoints, ``metrics.jsonl`` and the agent; None: nothing is written.
@@ -78,7 +94,8 @@ def meta_train(
         on_progress: called with the stage, the share of it done and current figures.
 
     Raises:
-        ConfigError: a setting that does not exist or does not fit.
+        UnknownNameError: no such agent.
+        ConfigError: a setting that does not exist or does not fit, or an agent for other families.
         CheckpointError: ``resume`` and no usable checkpoint.
         KeyboardInterrupt: Ctrl-C; with a ``run``, a checkpoint was written first.
 
@@ -87,9 +104,18 @@ def meta_train(
         >>> family = metaql.families.frozen_lake(size=3)
         >>> agent = metaql.meta_train(family, env_steps=8_192, agents=32, agent_steps=256)
     """
-    values = {**to_dict(config or MetaTrainConfig()), **settings}
-    config = build(MetaTrainConfig, values, "meta_train")
-    session = _Session(family, config, seed, Path(run) if run else None, on_progress)
+    wanted = config_class(family, agent)
+    if config is not None and not isinstance(config, wanted):
+        raise ConfigError(
+            f"`config` must be a {wanted.__name__} here.", f"Got a {type(config).__name__}."
+        )
+    values = {**to_dict(config or wanted()), **settings}
+    config, folder = build(wanted, values, "meta_train"), Path(run) if run else None
+    if isinstance(config, RecurrentConfig):
+        return train_recurrent(
+            family, config, seed=seed, run=folder, resume=resume, on_progress=on_progress
+        )
+    session = _Session(cast(Family, family), config, seed, folder, on_progress)
     snapshot = session.restore() if resume else session.start()
     return session.train(snapshot)
 
@@ -177,36 +203,22 @@ class _Session:
 
     def train(self, snapshot: _Snapshot) -> Agent:
         """Iterate to the end, with checkpoints; Ctrl-C writes one and goes through."""
-        done = int(snapshot.state.iteration)
-        if self.run is None:
-            return self._agent(self._iterate(snapshot, done, None))
-        with MetricsWriter(self.run, keep=done) as metrics:
-            return self._agent(self._iterate(snapshot, done, metrics))
+        config, done = self.config, int(snapshot.state.iteration)
+        plan = Plan(done, config.iterations, config.checkpoint_every)
+        after = iterate(
+            snapshot, plan, self._step, self._save, run=self.run, on_progress=self.on_progress
+        )
+        return self._agent(after)
 
-    def _iterate(self, snapshot: _Snapshot, done: int, metrics: MetricsWriter | None) -> _Snapshot:
-        config = self.config
-        self.on_progress("meta-training", done / config.iterations, {})
-        try:
-            for iteration in range(done, config.iterations):
-                after, progress = self._step(snapshot, iteration)
-                row = _figures(progress, (iteration + 1) * config.steps_per_iteration)
-                if metrics is not None:
-                    metrics.write(row)
-                snapshot = snapshot._replace(state=after)
-                if (iteration + 1) % config.checkpoint_every == 0:
-                    self._save(snapshot, rows=iteration + 1)
-                self.on_progress("meta-training", (iteration + 1) / config.iterations, row)
-        except KeyboardInterrupt:
-            self._save(snapshot, rows=int(snapshot.state.iteration))
-            raise
-        self._save(snapshot, rows=int(snapshot.state.iteration))
-        return snapshot
-
-    def _step(self, snapshot: _Snapshot, iteration: int) -> tuple[TrainState, Progress]:
-        group = iteration % len(self.groups)
-        bank, answers = self.bank(group, iteration // self.config.refresh)
+    def _step(self, snapshot: _Snapshot, iteration: int) -> tuple[_Snapshot, dict[str, float]]:
+        config, group = self.config, iteration % len(self.groups)
+        bank, answers = self.bank(group, iteration // config.refresh)
         prior = self._prior(group, snapshot.priors)
-        return train_step(snapshot.state, group, self.frozen, prior, bank, answers, self.config)
+        state, progress = train_step(
+            snapshot.state, group, self.frozen, prior, bank, answers, config
+        )
+        row = _figures(progress, (iteration + 1) * config.steps_per_iteration)
+        return snapshot._replace(state=state), row
 
     def _save(self, snapshot: _Snapshot, rows: int) -> None:
         """Checkpoint, and the agent as it stands."""

@@ -11,7 +11,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int
 
 from metaql.errors import InvalidTaskError
-from metaql.types import PRNGKey, TaskSpec
+from metaql.types import Outcome, PRNGKey, TaskSpec
 
 NO_HORIZON = 1_000_000
 """Steps that stand for "no time limit"."""
@@ -48,29 +48,23 @@ class FiniteTask(NamedTuple):
             self.state_mask, self.action_mask, self.horizon, jnp.asarray(episodes, jnp.int32)
         )
 
+    def reset(self, key: PRNGKey) -> Int[Array, ""]:
+        """Draw the first state of an episode."""
+        return _draw(self.initial, jax.random.uniform(key))
 
-class Outcome(NamedTuple):
-    """What the environment answers to an action (truncation is the clock's, not the task's)."""
+    def step(self, key: PRNGKey, state: Int[Array, ""], action: Int[Array, ""]) -> Outcome:
+        """Draw the outcome of ``action`` in ``state``."""
+        u_state, u_reward, u_end = jax.random.uniform(key, (3,))
+        next_state = _draw(self.transition[state, action], u_state)
+        mean = self.reward[state, action, next_state]
+        noise = jnp.broadcast_to(self.reward_noise, self.transition.shape[:2])[state, action]
+        noisy = mean + noise * ndtri(u_reward + 2.0**-24)
+        reward = jnp.where(self.reward_binary, (u_reward < mean).astype(mean.dtype), noisy)
+        return Outcome(next_state, reward, u_end < self.termination[state, action, next_state])
 
-    next_state: Int[Array, ""]
-    reward: Float[Array, ""]
-    terminated: Bool[Array, ""]
-
-
-def reset(task: FiniteTask, key: PRNGKey) -> Int[Array, ""]:
-    """Draw the first state of an episode."""
-    return _draw(task.initial, jax.random.uniform(key))
-
-
-def step(task: FiniteTask, key: PRNGKey, state: Int[Array, ""], action: Int[Array, ""]) -> Outcome:
-    """Draw the outcome of ``action`` in ``state``."""
-    u_state, u_reward, u_end = jax.random.uniform(key, (3,))
-    next_state = _draw(task.transition[state, action], u_state)
-    mean = task.reward[state, action, next_state]
-    noise = jnp.broadcast_to(task.reward_noise, task.transition.shape[:2])[state, action]
-    noisy = mean + noise * ndtri(u_reward + 2.0**-24)
-    reward = jnp.where(task.reward_binary, (u_reward < mean).astype(mean.dtype), noisy)
-    return Outcome(next_state, reward, u_end < task.termination[state, action, next_state])
+    def observe(self, state: Int[Array, ""]) -> Int[Array, ""]:
+        """The number of the state: everything is seen."""
+        return state
 
 
 def _draw(probabilities: Float[Array, " S"], u: Float[Array, ""]) -> Int[Array, ""]:

@@ -22,7 +22,7 @@ from metaql.errors import (
     UsageError,
 )
 from metaql.tasks.finite import NO_HORIZON
-from metaql.types import TaskSpec
+from metaql.types import Observation, TaskSpec
 
 _REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
 _LARGEST = float(np.finfo(np.float32).max)
@@ -32,7 +32,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 class HostStep(NamedTuple):
     """What a host environment answered to one action."""
 
-    next_state: int
+    next_state: Observation
+    """A number, or a vector ``[D]`` of float32."""
     reward: float
     terminated: bool
     truncated: bool
@@ -59,9 +60,12 @@ class HostEnvironment:
         """The observation that is state 0."""
         self.first_action = int(self._actions.start)
         """What the environment calls action 0."""
+        self._prepare(env)
+
+    def _prepare(self, env: gymnasium.Env) -> None:
         self.horizon = _horizon(env)
         """Steps after which an episode is truncated (`NO_HORIZON`: no limit is declared)."""
-        self._state: int | None = None
+        self._state: Observation = None
         self._clock = 0
 
     @property
@@ -83,7 +87,7 @@ class HostEnvironment:
             episodes=jnp.asarray(episodes, jnp.int32),
         )
 
-    def reset(self, seed: int | None = None) -> int:
+    def reset(self, seed: int | None = None) -> Observation:
         """Start an episode and return its first state.
 
         Args:
@@ -117,7 +121,7 @@ class HostEnvironment:
             f"step {self._clock + 1} of an episode of {self.name} (state {state}, action {action})"
         )
         try:
-            answer = self.env.step(self._actions.dtype.type(int(action) + self.first_action))
+            answer = self.env.step(self.action(int(action)))
         except Exception as error:
             raise _raised(where, error) from error
         observation, reward, ended, cut, _ = unpack(answer, 5, where)
@@ -131,11 +135,23 @@ class HostEnvironment:
             self._state = next_state
         return HostStep(next_state, amount, terminated, truncated)
 
+    def action(self, index: int) -> Any:
+        """What the environment takes for action ``index``."""
+        return self._actions.dtype.type(index + self.first_action)
+
+    def batch(self, observations: Any) -> tuple[np.ndarray, bool]:
+        """Observations as an array ``[N, ...]``, and whether a single one was given.
+
+        Raises:
+            UsageError: one that is outside the environment's space.
+        """
+        return numbered(observations, self.first_state, self.num_states)
+
     def close(self) -> None:
         """Release what the environment holds (windows, files)."""
         self.env.close()
 
-    def _running(self, action: int) -> int:
+    def _running(self, action: int) -> Observation:
         """The current state, after checking that ``action`` can be taken in it."""
         if self._state is None:
             raise UsageError(
@@ -147,7 +163,7 @@ class HostEnvironment:
             )
         return self._state
 
-    def _to_state(self, observation: Any, where: str) -> int:
+    def _to_state(self, observation: Any, where: str) -> Observation:
         number = np.asarray(observation)
         start = self.first_state
         whole = number.shape == () and number.dtype.kind in "iu"
@@ -160,7 +176,7 @@ class HostEnvironment:
         return int(number) - start
 
 
-def open_environment(env: str | gymnasium.Env | HostEnvironment, **kwargs: Any) -> HostEnvironment:
+def open_environment(env: Any, **kwargs: Any) -> HostEnvironment:
     """Open a Gymnasium environment with finite spaces.
 
     Args:
@@ -177,22 +193,52 @@ def open_environment(env: str | gymnasium.Env | HostEnvironment, **kwargs: Any) 
         >>> lake.num_states, lake.num_actions, lake.horizon
         (16, 4, 100)
     """
-    if isinstance(env, str):
-        return HostEnvironment(_make(env, kwargs))
-    if kwargs:
-        raise UsageError(
-            "Options go to `gymnasium.make` and need an id.",
-            f"Got {sorted(kwargs)} with an environment that is already made.",
-        )
     if isinstance(env, HostEnvironment):
+        _refuse(kwargs)
         return env
+    return HostEnvironment(plain_environment(env, kwargs))
+
+
+def plain_environment(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """The environment itself; arguments and errors as in `open_environment`."""
+    if isinstance(env, str):
+        return _make(env, kwargs)
+    _refuse(kwargs)
     if not isinstance(env, gymnasium.Env):
         raise UnsupportedSpaceError(
             "`env` must be an id or a `gymnasium.Env`.",
             f"Got {type(env).__name__}.",
             "Call a class to make one; a vector environment holds several: pass one of them.",
         )
-    return HostEnvironment(env)
+    return env
+
+
+def _refuse(kwargs: dict[str, Any]) -> None:
+    """Raise if options are given with something that is already made."""
+    if kwargs:
+        raise UsageError(
+            "Options go to `gymnasium.make` and need an id.",
+            f"Got {sorted(kwargs)} with an environment that is already made.",
+        )
+
+
+def numbered(observations: Any, first: int, count: int) -> tuple[np.ndarray, bool]:
+    """States from 0 of observations ``first`` to ``first + count - 1``, and whether a single one was given.
+
+    Raises:
+        UsageError: one that is outside.
+    """
+    given = np.asarray(observations)
+    whole = given.dtype.kind in "iu" and given.ndim <= 1
+    # Before the subtraction: there is none for text, and a narrow unsigned type would wrap.
+    states = np.atleast_1d(given if whole else -1).astype(np.int64)
+    states = states - (first if whole else 0)
+    if (states < 0).any() or (states >= count).any():
+        raise UsageError(
+            f"Observations are integers from {first} to {first + count - 1}, one or an array [N].",
+            f"Got {observations!r}.",
+        )
+    return states, given.ndim == 0
 
 
 def layers_of(env: gymnasium.Env) -> Iterator[gymnasium.Env]:

@@ -9,28 +9,49 @@ from typing import Any
 
 from metaql.errors import ConfigError, unknown_name
 from metaql.tasks.families.bandit import Bandit
-from metaql.tasks.families.base import SPLITS, Family, check_split, split_key
+from metaql.tasks.families.base import SPLITS, Family, TaskFamily, check_split, split_key
+from metaql.tasks.families.cart_pole import CartPole
 from metaql.tasks.families.chain import Chain
 from metaql.tasks.families.frozen_lake import FrozenLake
+from metaql.tasks.families.hidden_goal import DarkRoom, GridNavi
 from metaql.tasks.families.mixture import Mixture
 from metaql.tasks.families.navigation import Navigation
+from metaql.tasks.families.pendulum import Pendulum
 from metaql.tasks.families.random_mdp import RandomMDP
 from metaql.tasks.families.worlds import Worlds
 
 # Lower-case names, so that ``metaql.families.frozen_lake(size=4)`` reads as it should.
 bandit = Bandit
+cart_pole = CartPole
 chain = Chain
+dark_room = DarkRoom
 frozen_lake = FrozenLake
+grid_navi = GridNavi
 mixture = Mixture
 navigation = Navigation
+pendulum = Pendulum
 random_mdp = RandomMDP
 worlds = Worlds
 
 FAMILIES: Mapping[str, type[Family]] = {
     family.name: family
-    for family in (Navigation, FrozenLake, RandomMDP, Chain, Bandit, Worlds, Mixture)
+    for family in (
+        Navigation,
+        FrozenLake,
+        GridNavi,
+        DarkRoom,
+        RandomMDP,
+        Chain,
+        Bandit,
+        Worlds,
+        Mixture,
+    )
 }
-"""Every family that has a name."""
+"""Every finite family that has a name."""
+VECTOR_FAMILIES: Mapping[str, type[TaskFamily]] = {
+    family.name: family for family in (CartPole, Pendulum)
+}
+"""Families whose observations are vectors: for RecurrentQ."""
 DEFAULT_FAMILY = "navigation"
 """What is meant when no family is named."""
 
@@ -38,28 +59,38 @@ __all__ = [
     "DEFAULT_FAMILY",
     "FAMILIES",
     "SPLITS",
+    "VECTOR_FAMILIES",
     "Bandit",
+    "CartPole",
     "Chain",
+    "DarkRoom",
     "Family",
     "FrozenLake",
+    "GridNavi",
     "Mixture",
     "Navigation",
+    "Pendulum",
     "RandomMDP",
+    "TaskFamily",
     "Worlds",
     "bandit",
+    "cart_pole",
     "chain",
     "check_split",
+    "dark_room",
     "frozen_lake",
+    "grid_navi",
     "make",
     "mixture",
     "navigation",
+    "pendulum",
     "random_mdp",
     "split_key",
     "worlds",
 ]
 
 
-def make(name: str = DEFAULT_FAMILY, **options: Any) -> Family:
+def make(name: str = DEFAULT_FAMILY, **options: Any) -> TaskFamily:
     """Build a family by name, its options checked: what the command line and config files use.
 
     Raises:
@@ -67,16 +98,17 @@ def make(name: str = DEFAULT_FAMILY, **options: Any) -> Family:
         ConfigError: an option that does not exist, has the wrong type or is out of range.
 
     Example:
-        >>> make("frozen_lake", size=3).size
-        3
+        >>> make("frozen_lake", size=3).name
+        'frozen_lake'
     """
-    if name not in FAMILIES:
-        raise unknown_name("Family", name, FAMILIES)
-    known = inspect.signature(FAMILIES[name].__init__).parameters
+    named = {**FAMILIES, **VECTOR_FAMILIES}
+    if name not in named:
+        raise unknown_name("Family", name, named)
+    known = inspect.signature(named[name].__init__).parameters
     valid = {key: known[key].default for key in known if key != "self"}
     for key, value in options.items():
         _check_option(name, key, value, valid)
-    return FAMILIES[name](**options)
+    return named[name](**options)
 
 
 def _check_option(family: str, key: str, value: Any, valid: dict[str, Any]) -> None:

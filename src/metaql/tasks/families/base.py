@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -17,16 +17,41 @@ SPLITS = ("train", "validation", "test")
 """Train on the first, choose on the second, report on the third."""
 
 
-class Family(eqx.Module):
-    """A distribution over finite tasks. Subclasses implement `sample` and `toy`."""
+class TaskFamily(eqx.Module):
+    """A distribution over tasks of any kind that share their observations and actions."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
     """One line for ``metaql families``."""
-    shares_states: ClassVar[bool] = False
-    """True: state ``s`` means the same in every task, so what one task taught is a prior for the next."""
     baselines: ClassVar[Mapping[str, float]] = {}
     """Mean return per episode on test tasks of the default instance: random, non-adaptive, optimum."""
+    levels: ClassVar[tuple[float, ...] | None] = None
+    """What the actions mean where an environment of this kind takes one number instead."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKey, split: str) -> Any:
+        """Draw one `metaql.types.Task` (pure; vmapped by `tasks`). Splits must never share a task."""
+
+    @classmethod
+    @abc.abstractmethod
+    def toy(cls) -> TaskFamily:
+        """A small instance for tests and first tries."""
+
+    def tasks(self, key: PRNGKey, num_tasks: int, split: str = "train") -> Any:
+        """Draw ``num_tasks`` tasks of one split, stacked ``[N, ...]``.
+
+        Raises:
+            UnknownNameError: no such split.
+        """
+        check_split(split)
+        return _sample_many(self, jax.random.split(key, num_tasks), split)
+
+
+class Family(TaskFamily):
+    """A distribution over finite tasks. Subclasses implement `sample` and `toy`."""
+
+    shares_states: ClassVar[bool] = False
+    """True: state ``s`` means the same in every task, so what one task taught is a prior for the next."""
 
     @abc.abstractmethod
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
@@ -43,12 +68,11 @@ class Family(eqx.Module):
         Raises:
             UnknownNameError: no such split.
         """
-        check_split(split)
-        return _sample_many(self, jax.random.split(key, num_tasks), split)
+        return super().tasks(key, num_tasks, split)
 
 
 @eqx.filter_jit
-def _sample_many(family: Family, keys: PRNGKey, split: str) -> FiniteTask:
+def _sample_many(family: TaskFamily, keys: PRNGKey, split: str) -> Any:
     return jax.vmap(lambda key: family.sample(key, split))(keys)
 
 

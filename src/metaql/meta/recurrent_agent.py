@@ -1,0 +1,231 @@
+"""A meta-trained RecurrentQ: adapt it to a new task in context, save it, load it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from metaql import checkpoint
+from metaql.embedding.recurrent import Sight
+from metaql.errors import UnsupportedSpaceError, UsageError
+from metaql.meta.adapt import Lived, TurnCompanion, check_request, live_on_host
+from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.tasks.host import HostEnvironment, open_environment
+from metaql.tasks.vectors import open_vectors
+
+KIND = "recurrent-agent"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecurrentAgent:
+    """Weights of RecurrentQ for families with the observations and actions it was trained on."""
+
+    learner: RecurrentQ
+    levels: tuple[float, ...] | None
+    """What the actions mean where the environment wants numbers; None: they are numbered."""
+    family_name: str
+    card: dict[str, Any]
+    """How it came about: seed, steps, settings."""
+
+    def __repr__(self) -> str:
+        """One line: the weights would fill pages."""
+        return f"RecurrentAgent({self.family_name!r}, env_steps={self.card.get('env_steps')})"
+
+    @property
+    def num_actions(self) -> int:
+        """A."""
+        return self.learner.network.out.weight.shape[0]
+
+    def learner_for(self, num_states: int, num_actions: int) -> RecurrentQ:
+        """The learner for finite tasks of this shape.
+
+        Raises:
+            UnsupportedSpaceError: trained on tasks of another shape.
+        """
+        self._check(num_states, num_actions, "the task")
+        return self.learner
+
+    def open(self, env: Any, **kwargs: Any) -> HostEnvironment:
+        """Open an environment as this agent sees it; ``kwargs`` go to ``gymnasium.make``.
+
+        Raises:
+            UnknownNameError: no such environment.
+            UnsupportedSpaceError: a space that cannot be used.
+            UsageError: ``gymnasium.make`` refused.
+        """
+        if self.learner.sight.numbers:
+            return open_environment(env, **kwargs)
+        return open_vectors(env, self.levels, **kwargs)
+
+    def adapt(
+        self,
+        env: Any,
+        *,
+        episodes: int = 10,
+        seed: int = 0,
+        on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
+    ) -> RecurrentAdapted:
+        """Live ``episodes`` episodes of a new task; the memory alone adapts, there are no gradients.
+
+        Args:
+            env: a Gymnasium id or environment with the observations and actions of the family it was
+                trained on, or what `open_environment` made of one.
+            episodes: how many; the agent is told, and explores accordingly.
+            seed: of the environment's first reset and of the agent.
+            on_episode: called after each episode with its index, return and length.
+
+        Raises:
+            UsageError: fewer than one episode, or a negative seed.
+            UnknownNameError: no such environment.
+            UnsupportedSpaceError: spaces other than those of the family.
+            EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
+                attribute holds what was learned until then.
+        """
+        check_request(episodes, seed)
+        host = self.open(env)
+        self._check(host.num_states, host.num_actions, host.name)
+
+        def conclude(memory: Context, lived: Lived) -> RecurrentAdapted:
+            return RecurrentAdapted(
+                returns=lived.returns,
+                lengths=lived.lengths,
+                learner=self.learner,
+                memory=memory,
+                host=host,
+            )
+
+        companion = TurnCompanion(self.learner, host.spec(episodes), seed, conclude)
+        return live_on_host(companion, host, episodes, seed, on_episode)
+
+    def _check(self, num_states: int, num_actions: int, what: str) -> None:
+        wanted, given = (self.learner.sight.size, self.num_actions), (num_states, num_actions)
+        if wanted != given:
+            unit = "states" if self.learner.sight.numbers else "observation entries"
+            raise UnsupportedSpaceError(
+                f"RecurrentQ fits tasks with the spaces of {self.family_name!r} only: "
+                f"{wanted[0]} {unit} and {wanted[1]} actions.",
+                f"{what} has {given[0]} and {given[1]}.",
+                "Train on a family with its spaces, or take an agent for any finite task: finite.",
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the agent to the folder ``path``, atomically.
+
+        Raises:
+            CheckpointError: the folder cannot be written or holds something else.
+        """
+        sight, network = self.learner.sight, self.learner.network
+        extra = {
+            "sizes": {
+                "numbers": sight.numbers,
+                "entries": sight.mean.shape[0],
+                "actions": self.num_actions,
+                "hidden": network.norm.shape[0],
+                "width": network.first.weight.shape[0],
+            },
+            "levels": self.levels,
+            "family": self.family_name,
+            "card": self.card,
+        }
+        checkpoint.save(path, self.learner, kind=KIND, extra=extra)
+
+
+def load_recurrent(folder: Path) -> RecurrentAgent:
+    """Read what `RecurrentAgent.save` wrote.
+
+    Raises:
+        CheckpointError: it is damaged or of another version or kind.
+    """
+    extra = checkpoint.read_extra(folder, kind=KIND)
+    sizes = extra["sizes"]
+
+    def like() -> RecurrentQ:
+        sight = Sight(numbers=sizes["numbers"], entries=sizes["entries"])
+        return RecurrentQ(
+            jax.random.key(0),
+            sight=sight,
+            actions=sizes["actions"],
+            hidden=sizes["hidden"],
+            width=sizes["width"],
+        )
+
+    learner, _ = checkpoint.load(folder, eqx.filter_eval_shape(like), kind=KIND)
+    levels = None if extra["levels"] is None else tuple(extra["levels"])
+    return RecurrentAgent(
+        learner=learner, levels=levels, family_name=extra["family"], card=extra["card"]
+    )
+
+
+@eqx.filter_jit
+def _values(
+    learner: RecurrentQ, memory: Context, clock: Float[np.ndarray, " N"], seen: Any
+) -> Float[np.ndarray, "N A"]:
+    def one(step: Any, observation: Any) -> Any:
+        now = memory._replace(clock=memory.clock._replace(step=step))
+        return learner.values(now, observation)
+
+    return jax.vmap(one)(clock, seen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecurrentAdapted:
+    """RecurrentQ, adapted to one task."""
+
+    returns: Float[np.ndarray, " E"]
+    """Return of every episode lived."""
+    lengths: Int[np.ndarray, " E"]
+    """Steps of every episode lived."""
+    learner: RecurrentQ
+    memory: Context
+    """What it knows of the task."""
+    host: HostEnvironment
+
+    def __repr__(self) -> str:
+        """One line: memory and weights would fill pages."""
+        mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
+        return f"RecurrentAdapted({len(self.returns)} episodes, mean return {mean})"
+
+    def predict(
+        self,
+        obs: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+    ) -> tuple[Any, Any]:
+        """Choose greedy actions without learning, as Stable-Baselines3's ``predict``.
+
+        It acts as in one more, last episode on what is known of the task.
+
+        Args:
+            obs: one observation, or an array of them, ``[N, ...]``.
+            state: steps taken in the episode so far, as the last call returned it, ``[N]``; None: none.
+            episode_start: true where an episode begins: its steps are counted anew.
+            deterministic: must be true: nothing is explored any more.
+
+        Returns:
+            The action or actions, as the environment wants them, and ``state`` for the next call.
+
+        Raises:
+            UsageError: an observation outside the environment's space, or ``deterministic=False``.
+        """
+        if not deterministic:
+            raise UsageError(
+                "`predict` of RecurrentQ is deterministic.", "Got deterministic=False."
+            )
+        rows, single = self.host.batch(obs)
+        steps = np.zeros(len(rows), np.float32) if state is None else np.atleast_1d(state)
+        if episode_start is not None:
+            steps = np.where(np.atleast_1d(episode_start), 0.0, steps)
+        clock = self.memory.clock._replace(episode=self.memory.spec.episodes - 1.0)
+        memory = self.memory._replace(clock=clock)
+        values = _values(self.learner, memory, steps.astype(np.float32), jnp.asarray(rows))
+        actions = [self.host.action(int(index)) for index in np.asarray(values).argmax(-1)]
+        return (actions[0] if single else np.asarray(actions)), steps + 1.0

@@ -1,0 +1,83 @@
+"""Settings of the meta-training of RecurrentQ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from metaql.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentConfig:
+    """How long and how to meta-train `metaql.policy.recurrentq.RecurrentQ`."""
+
+    env_steps: int = 2_000_000
+    """Environment steps of meta-training (a floor: whole iterations are run)."""
+    lifetimes: int = 512
+    """Lifetimes lived in parallel (axis N)."""
+    segment_steps: int = 64
+    """Steps per iteration; gradients reach so far back. A lifetime that is over is renewed between two."""
+    episodes: tuple[int, int] = (4, 4)
+    """Episodes a lifetime is promised: drawn uniformly between these."""
+    epochs: int = 2
+    """Times an iteration learns from every segment."""
+    minibatches: int = 4
+    """Parts the lifetimes are divided into for the updates."""
+    learning_rate: float = 1e-3
+    """Peak rate of RAdam; it falls to a hundredth."""
+    discount: float = 0.99
+    """Per step, across the ends of episodes; a lifetime that is over is worth nothing more."""
+    trace: float = 0.9
+    """Lambda of the returns."""
+    epsilon: float = 0.05
+    """Share of random actions at the end; it starts at 1 and gets there after ``explore`` of the steps."""
+    explore: float = 0.1
+    """Share of the training over which epsilon falls."""
+    bank: int = 1024
+    """Tasks sampled at a time."""
+    refresh: int = 50
+    """Iterations after which the bank is sampled anew."""
+    hidden: int = 64
+    """Size of the recurrent state, the task embedding."""
+    width: int = 64
+    """Width of the Q-network's layers."""
+    checkpoint_every: int = 50
+    """Iterations between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ConfigError: a value out of range.
+        """
+        for name in (
+            *("env_steps", "lifetimes", "segment_steps", "epochs", "minibatches", "bank"),
+            *("refresh", "hidden", "width", "checkpoint_every"),
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"`{name}` must be at least 1.", f"Got {getattr(self, name)}.")
+        for name in ("discount", "trace", "epsilon", "explore"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
+        low, high = self.episodes
+        if not 1 <= low <= high:
+            raise ConfigError(
+                "`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}."
+            )
+        if self.lifetimes % self.minibatches:
+            raise ConfigError(
+                "`lifetimes` must be a multiple of `minibatches`.",
+                f"Got {self.lifetimes} and {self.minibatches}.",
+            )
+        if self.learning_rate <= 0:
+            raise ConfigError("`learning_rate` must be above 0.", f"Got {self.learning_rate}.")
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration."""
+        return self.lifetimes * self.segment_steps
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        return -(-self.env_steps // self.steps_per_iteration)

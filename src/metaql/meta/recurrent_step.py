@@ -1,0 +1,260 @@
+"""One iteration of RecurrentQ's meta-training: live a segment, compute returns, learn from it.
+
+On-policy Q-learning with lambda-returns, layer norm and neither replay nor target network (Gallici et al.
+2024, "Simplifying deep temporal difference learning", arXiv 2407.04811), over lifetimes: the state of the
+outer problem is what was observed in all episodes of a task so far, and its return goes on across their
+ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.embedding.embed import Clock
+from metaql.embedding.recurrent import Note, clock_facts
+from metaql.meta.lifetime import Life, begin, live_step
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.qlearning.td import lambda_returns
+from metaql.types import PRNGKey, Task
+
+_FARTHEST = 0.995
+"""Larger discounts have the scale of returns of this one."""
+
+
+class RecurrentState(NamedTuple):
+    """Everything a run needs to go on: what a checkpoint holds."""
+
+    learner: RecurrentQ
+    optimizer: Any
+    tasks: Any
+    """Of the lifetimes, ``[N, ...]``."""
+    lives: Life
+    key: PRNGKey
+    iteration: Int[Array, ""]
+
+
+class Figures(NamedTuple):
+    """Diagnostics of one iteration."""
+
+    reward: Float[Array, ""]
+    """Mean reward per living step."""
+    loss: Float[Array, ""]
+    """Half the mean squared error of Q, in units of the scale of returns."""
+    value: Float[Array, ""]
+    """Mean return of the rest of a lifetime, discounted."""
+    epsilon: Float[Array, ""]
+
+
+class Segment(NamedTuple):
+    """``T`` lived steps of one lifetime (``[T, ...]``; batched ``[N, T, ...]``)."""
+
+    note: Note
+    alive: Bool[Array, " T"]
+    target: Float[Array, " T"]
+    """Lambda-return."""
+
+
+def optimizer_for(config: RecurrentConfig) -> optax.GradientTransformation:
+    """RAdam (as in PQN) with clipped gradients and a rate that falls linearly."""
+    updates = config.iterations * config.epochs * config.minibatches
+    rate = optax.linear_schedule(config.learning_rate, 0.01 * config.learning_rate, updates)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.radam(rate))
+
+
+def split_learner(learner: RecurrentQ) -> tuple[RecurrentQ, RecurrentQ]:
+    """What gradients train, and the rest (normalisation, the unit of reward, epsilon)."""
+    trained = jax.tree.map(eqx.is_inexact_array, learner)
+    fixed = (learner.sight, learner.unit, learner.scale, learner.epsilon)
+    off = jax.tree.map(lambda _: False, fixed)
+    mask = eqx.tree_at(lambda q: (q.sight, q.unit, q.scale, q.epsilon), trained, replace=off)
+    return eqx.partition(learner, mask)
+
+
+def begin_lives(
+    learner: RecurrentQ, bank: Any, key: PRNGKey, config: RecurrentConfig, first: bool
+) -> tuple[Any, Life]:
+    """N new lifetimes in tasks drawn from the bank.
+
+    Args:
+        learner: who lives.
+        bank: tasks, ``[B, ...]``.
+        key: of everything drawn.
+        config: how many lifetimes, of how many episodes.
+        first: the first ones are shorter by lot, so that not all are at the same point ever after.
+    """
+    key_task, key_budget, key_life = jax.random.split(key, 3)
+    count, (low, high) = config.lifetimes, config.episodes
+    index = jax.random.randint(key_task, (count,), 0, bank.horizon.shape[0])
+    tasks = jax.tree.map(lambda x: x[index], bank)
+    budget = jax.random.randint(key_budget, (count,), 1 if first else low, high + 1)
+    keys = jax.random.split(key_life, count)
+    return tasks, jax.vmap(begin, in_axes=(None, 0, 0, 0))(learner, tasks, keys, budget)
+
+
+def live_segment(
+    learner: RecurrentQ, task: Task, life: Life, config: RecurrentConfig
+) -> tuple[Life, Segment]:
+    """Live one segment of one lifetime.
+
+    Returns over the lifetime, across the ends of episodes: what follows is what will be acted in next,
+    the first state of the next episode; after the last episode nothing follows.
+    """
+
+    def body(life: Life, _: None) -> tuple[Life, Any]:
+        clock = life.memory.clock
+        after, record = live_step(learner, task, life, life.memory)
+        more = (after.episode < after.episodes).astype(jnp.float32)
+        return after, (
+            Note(record.transition, clock),
+            record.decision.values.max(),
+            record.alive,
+            more,
+        )
+
+    after, (notes, best, alive, more) = jax.lax.scan(body, life, length=config.segment_steps)
+    last = jnp.where(
+        after.memory.spec.action_mask,
+        learner.values(after.memory, task.observe(after.state)),
+        -jnp.inf,
+    ).max()
+    onward = jnp.concatenate([best[1:], last[None]])
+    reward = notes.transition.reward
+    target = lambda_returns(reward, config.discount * more, onward, config.trace)
+    return after, Segment(notes, alive, target)
+
+
+def adjusted(learner: RecurrentQ, segments: Segment, discount: float) -> RecurrentQ:
+    """With what was lived taken into the units of observations, rewards and returns."""
+    seen, alive = segments.note.transition, segments.alive
+    sight = learner.sight
+    if not sight.numbers:
+        rows = seen.next_state.reshape(-1, sight.size)
+        sight = sight.after(rows, alive.reshape(-1).astype(jnp.float32))
+    unit = jnp.maximum(learner.unit, (jnp.abs(seen.reward) * alive).max())
+    changed = eqx.tree_at(lambda q: (q.sight, q.unit), learner, (sight, unit))
+    scale = jnp.where(unit > 0, unit * _returns_per_reward(discount), 1.0)
+    told = (learner.unit == 0) & (unit > 0)
+    # The first rewards tell the scale: until then values had none, and nothing is to be kept.
+    before = jnp.where(told, scale, changed.scale)
+    return eqx.tree_at(lambda q: q.scale, changed, before).rescaled(scale)
+
+
+def _returns_per_reward(discount: float) -> float:
+    """Size of returns in units of the largest reward: a quarter of what it would sum up to for ever.
+
+    (One that follows the returns as they grow was tried: slower, for the target moves twice.)
+    """
+    return 0.25 / (1.0 - min(discount, _FARTHEST))
+
+
+def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T A"]:
+    """Q(o_t, .) over `RecurrentQ.scale`, from the memory at a segment's start and what was lived in it.
+
+    The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
+    """
+    spec = start.spec
+    encoded = jax.vmap(lambda note: learner.reader.encode(learner.sight, note, spec, learner.unit))(
+        notes
+    )
+
+    def body(hidden: Array, row: Array) -> tuple[Array, Array]:
+        return learner.reader.advance(hidden, row), hidden
+
+    _, hidden = jax.lax.scan(body, start.hidden, encoded)
+
+    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, " A"]:
+        return learner.network(hidden, learner.sight(observation), clock_facts(clock, spec))
+
+    return jax.vmap(at)(hidden, notes.transition.state, notes.clock)
+
+
+def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, ""]:
+    """Half the mean squared error of Q at the actions taken, over living steps of ``[N, T]``."""
+
+    def one(start: Context, segment: Segment) -> Float[Array, " T"]:
+        values = replayed_values(learner, start, segment.note)
+        chosen = jax.nn.one_hot(segment.note.transition.action, values.shape[-1])
+        error = (values * chosen).sum(-1) - segment.target / learner.scale
+        return error**2 * segment.alive
+
+    errors = jax.vmap(one)(starts, segments)
+    return 0.5 * errors.sum() / jnp.maximum(segments.alive.sum(), 1)
+
+
+@eqx.filter_jit
+def recurrent_step(
+    bank: Any, state: RecurrentState, config: RecurrentConfig
+) -> tuple[RecurrentState, Figures]:
+    """One iteration: renew what is over, live a segment, learn from it ``epochs`` times."""
+    key, key_renew, key_learn = jax.random.split(state.key, 3)
+    progress = state.iteration / max(config.iterations * config.explore, 1.0)
+    epsilon = jnp.maximum(1.0 - (1.0 - config.epsilon) * progress, config.epsilon)
+    learner = eqx.tree_at(lambda q: q.epsilon, state.learner, epsilon.astype(jnp.float32))
+    tasks, lives = _renewed(learner, bank, state, key_renew, config)
+    later, segments = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(
+        learner, tasks, lives, config
+    )
+    learner = adjusted(learner, segments, config.discount)
+    learner, optimizer, losses = _learn(
+        learner, state.optimizer, lives.memory, segments, key_learn, config
+    )
+    weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
+    figures = Figures(
+        reward=(segments.note.transition.reward * weight).sum(),
+        loss=losses.mean(),
+        value=(segments.target * weight).sum(),
+        epsilon=epsilon,
+    )
+    after = RecurrentState(learner, optimizer, tasks, later, key, state.iteration + 1)
+    return after, figures
+
+
+def _renewed(
+    learner: RecurrentQ, bank: Any, state: RecurrentState, key: PRNGKey, config: RecurrentConfig
+) -> tuple[Any, Life]:
+    """Tasks and lives, with new ones where a lifetime is over."""
+    over = state.lives.episode >= state.lives.episodes
+    fresh = begin_lives(learner, bank, key, config, first=False)
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(over.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(pick, fresh, (state.tasks, state.lives))
+
+
+def _learn(
+    learner: RecurrentQ,
+    optimizer: Any,
+    starts: Context,
+    segments: Segment,
+    key: PRNGKey,
+    config: RecurrentConfig,
+) -> tuple[RecurrentQ, Any, Float[Array, " U"]]:
+    """All updates of an iteration; every epoch divides the lifetimes anew."""
+    weights, rest = split_learner(learner)
+    tool = optimizer_for(config)
+    size = config.lifetimes // config.minibatches
+
+    def update(carry: tuple[RecurrentQ, Any], chosen: Int[Array, " B"]) -> tuple[Any, Array]:
+        weights, optimizer = carry
+        batch = jax.tree.map(lambda x: x[chosen], (starts, segments))
+
+        def loss_of(weights: RecurrentQ) -> Float[Array, ""]:
+            return segment_loss(eqx.combine(weights, rest), *batch)
+
+        loss, slope = jax.value_and_grad(loss_of)(weights)
+        change, optimizer = tool.update(slope, optimizer, cast(Any, weights))
+        return (eqx.apply_updates(weights, change), optimizer), loss
+
+    keys = jax.random.split(key, config.epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, config.lifetimes))(keys)
+    order = order.reshape(-1, size)
+    (weights, optimizer), losses = jax.lax.scan(update, (weights, optimizer), order)
+    return eqx.combine(weights, rest), optimizer, losses

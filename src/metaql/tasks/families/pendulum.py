@@ -1,0 +1,101 @@
+"""Pendulum with hidden physics: gravity, mass, and which way a torque turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from metaql.errors import ConfigError
+from metaql.tasks.families.base import TaskFamily, split_key
+from metaql.tasks.families.physics import Range, banded, drawn, sign, spec_of
+from metaql.types import Outcome, PRNGKey, TaskSpec
+
+GRAVITY = Range(6.0, 14.0, 4.0, 16.0)
+"""m/s^2; splits own bands of it."""
+MASS = Range(0.6, 1.2, 0.4, 1.4)
+"""Kilograms."""
+TORQUES = (-2.0, -1.0, 0.0, 1.0, 2.0)
+"""What the actions mean, in N m."""
+_LENGTH, _SECONDS, _FASTEST = 1.0, 0.05, 8.0
+
+
+class PendulumTask(NamedTuple):
+    """One pendulum; equations of Gymnasium's Pendulum-v1, its torque in steps."""
+
+    gravity: Float[Array, ""]
+    mass: Float[Array, ""]
+    direction: Float[Array, ""]
+    """1, or -1: torques turn the other way."""
+    horizon: Int[Array, ""]
+
+    def spec(self, episodes: Int[Array, ""] | int) -> TaskSpec:
+        """As many actions as `TORQUES`; observations are vectors."""
+        return spec_of(self.horizon, len(TORQUES), episodes)
+
+    def reset(self, key: PRNGKey) -> Float[Array, " 2"]:
+        """Any angle from upright, and a speed up to 1 rad/s."""
+        bounds = jnp.asarray([math.pi, 1.0])
+        return jax.random.uniform(key, (2,), minval=-bounds, maxval=bounds)
+
+    def step(self, key: PRNGKey, state: Float[Array, " 2"], action: Int[Array, ""]) -> Outcome:
+        """One step; the reward is minus what angle, speed and torque cost."""
+        del key
+        angle, speed = state
+        torque = self.direction * jnp.asarray(TORQUES)[action]
+        folded = jnp.mod(angle + jnp.pi, 2.0 * jnp.pi) - jnp.pi
+        cost = folded**2 + 0.1 * speed**2 + 0.001 * torque**2
+        fall = 1.5 * self.gravity / _LENGTH * jnp.sin(angle)
+        turn = 3.0 / (self.mass * _LENGTH**2) * torque
+        later = jnp.clip(speed + (fall + turn) * _SECONDS, -_FASTEST, _FASTEST)
+        return Outcome(jnp.stack([angle + later * _SECONDS, later]), -cost, jnp.zeros((), bool))
+
+    def observe(self, state: Float[Array, " 2"]) -> Float[Array, " 3"]:
+        """Cosine and sine of the angle, and the speed."""
+        return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
+
+
+class Pendulum(TaskFamily):
+    """Pendulums to be swung up and held, half of them with the torque the wrong way round."""
+
+    name: ClassVar[str] = "pendulum"
+    summary: ClassVar[str] = "Pendulum-v1 with hidden gravity, mass and direction of torque"
+    baselines: ClassVar[Mapping[str, float]] = {"random": -1275.0}
+    levels: ClassVar[tuple[float, ...] | None] = TORQUES
+
+    horizon: int = eqx.field(static=True)
+    beyond: bool = eqx.field(static=True)
+
+    def __init__(self, *, horizon: int = 200, beyond: bool = False) -> None:
+        """Choose the episodes.
+
+        Args:
+            horizon: steps of an episode.
+            beyond: gravity and mass from outside their ranges: extrapolation.
+
+        Raises:
+            ConfigError: an argument out of range.
+        """
+        if horizon < 1:
+            raise ConfigError("`pendulum` needs horizon >= 1.", f"Got {horizon}.")
+        self.horizon, self.beyond = horizon, beyond
+
+    def sample(self, key: PRNGKey, split: str) -> PendulumTask:
+        """Draw one pendulum."""
+        key_gravity, key_mass, key_sign = jax.random.split(split_key(key, split), 3)
+        return PendulumTask(
+            gravity=banded(key_gravity, GRAVITY, split, self.beyond),
+            mass=drawn(key_mass, MASS, self.beyond),
+            direction=sign(key_sign),
+            horizon=jnp.asarray(self.horizon, jnp.int32),
+        )
+
+    @classmethod
+    def toy(cls) -> Pendulum:
+        """Short episodes."""
+        return cls(horizon=20)

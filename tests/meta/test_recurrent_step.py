@@ -1,0 +1,207 @@
+"""One iteration of RecurrentQ's meta-training, part by part."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metaql.embedding.recurrent import sight_of
+from metaql.errors import ConfigError
+from metaql.meta.lifetime import begin, live_step
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_step import (
+    RecurrentState,
+    adjusted,
+    begin_lives,
+    live_segment,
+    optimizer_for,
+    recurrent_step,
+    replayed_values,
+    segment_loss,
+    split_learner,
+)
+from metaql.policy.recurrentq import RecurrentQ
+from metaql.qlearning.td import lambda_returns
+from metaql.tasks.families import CartPole, Chain, GridNavi
+
+KEY = jax.random.key(0)
+CONFIG = RecurrentConfig(
+    lifetimes=8, segment_steps=24, minibatches=2, hidden=8, width=8, bank=16, episodes=(2, 3)
+)
+
+
+def learner_for(family, epsilon=0.3):
+    task = family.sample(KEY, "train")
+    actions = task.spec(1).action_mask.shape[0]
+    learner = RecurrentQ(KEY, sight=sight_of(task), actions=actions, hidden=8, width=8)
+    return eqx.tree_at(
+        lambda q: (q.epsilon, q.unit, q.scale),
+        learner,
+        (jnp.asarray(epsilon), jnp.asarray(2.0), jnp.asarray(3.0)),
+    )
+
+
+def state_for(family, config=CONFIG):
+    learner, bank = learner_for(family), family.tasks(KEY, config.bank)
+    tasks, lives = begin_lives(learner, bank, KEY, config, first=True)
+    optimizer = optimizer_for(config).init(split_learner(learner)[0])
+    zero = jnp.zeros((), jnp.int32)
+    return bank, RecurrentState(learner, optimizer, tasks, lives, KEY, zero)
+
+
+@pytest.mark.parametrize("family", [GridNavi.toy(), CartPole.toy(), Chain.toy()])
+def test_a_replayed_segment_has_the_values_of_the_steps(family):
+    """What `adapt` computes step by step is what training sees, to rounding."""
+    learner, task = learner_for(family), family.sample(KEY, "train")
+    life = begin(learner, task, KEY, 3)
+    start, values, actions = life.memory, [], []
+    for _ in range(CONFIG.segment_steps):
+        values.append(learner.values(life.memory, task.observe(life.state)))
+        life, record = live_step(learner, task, life, life.memory)
+        actions.append(int(record.transition.action))
+    again, segment = live_segment(learner, task, begin(learner, task, KEY, 3), CONFIG)
+    assert np.asarray(segment.note.transition.action).tolist() == actions
+    np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
+    replayed = learner.scale * replayed_values(learner, start, segment.note)
+    np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
+
+
+def test_staggered_ends_in_a_batch_change_nothing():
+    """A lifetime in a batch, whose episodes end at other times than the others', is as it is alone."""
+    family = CartPole()
+    learner, tasks = learner_for(family, epsilon=1.0), family.tasks(KEY, 6)
+    keys = jax.random.split(KEY, 6)
+    lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, keys, 3)
+    later, batch = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(
+        learner, tasks, lives, _long()
+    )
+    ends = np.asarray(batch.note.transition.terminated)
+    assert len({tuple(row) for row in ends}) > 3
+    for index in range(6):
+        task = jax.tree.map(lambda x, i=index: x[i], tasks)
+        life, alone = live_segment(learner, task, begin(learner, task, keys[index], 3), _long())
+        np.testing.assert_array_equal(ends[index], alone.note.transition.terminated)
+        np.testing.assert_allclose(batch.target[index], alone.target, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(later.memory.hidden[index], life.memory.hidden, atol=1e-5)
+
+
+def _long():
+    return RecurrentConfig(lifetimes=8, segment_steps=60, minibatches=2)
+
+
+def test_returns_go_on_across_episodes_and_end_with_the_lifetime():
+    family = GridNavi.toy()  # 8 steps an episode
+    learner, task = learner_for(family), family.sample(KEY, "train")
+    _, segment = live_segment(learner, task, begin(learner, task, KEY, 2), CONFIG)
+    reward, alive = (np.asarray(x) for x in (segment.note.transition.reward, segment.alive))
+    assert alive.tolist() == [True] * 16 + [False] * 8
+    best = np.asarray(replayed_values(learner, begin(learner, task, KEY, 2).memory, segment.note))
+    best = 3.0 * best.max(-1)  # the scale
+    expected = np.zeros(17)
+    for t in reversed(range(16)):
+        onward = (
+            0.0 if t == 15 else (1 - CONFIG.trace) * best[t + 1] + CONFIG.trace * expected[t + 1]
+        )
+        expected[t] = reward[t] + CONFIG.discount * onward
+    np.testing.assert_allclose(segment.target[:16], expected[:16], rtol=1e-4, atol=1e-4)
+
+
+def test_the_last_step_of_a_segment_bootstraps_from_what_follows():
+    family = GridNavi.toy()
+    learner, task = learner_for(family), family.sample(KEY, "train")
+    config = RecurrentConfig(lifetimes=8, segment_steps=8, minibatches=2)
+    life, segment = live_segment(learner, task, begin(learner, task, KEY, 2), config)
+    # The episode has just been truncated: the start of the next one is what follows.
+    assert bool(segment.note.transition.truncated[-1])
+    onward = float(learner.values(life.memory, task.observe(life.state)).max())
+    last = float(segment.note.transition.reward[-1]) + config.discount * onward
+    assert float(segment.target[-1]) == pytest.approx(last, rel=1e-5)
+
+
+def test_dead_steps_count_for_nothing():
+    family = GridNavi.toy()
+    learner, task = learner_for(family), family.sample(KEY, "train")
+    life = begin(learner, task, KEY, 2)
+    _, segment = live_segment(learner, task, life, CONFIG)
+    starts, batch = jax.tree.map(lambda x: x[None], (life.memory, segment))
+    spoilt = batch._replace(target=jnp.where(batch.alive, batch.target, 1e6))
+    assert float(segment_loss(learner, starts, spoilt)) == float(
+        segment_loss(learner, starts, batch)
+    )
+
+
+def test_only_what_is_over_is_renewed():
+    config = RecurrentConfig(
+        lifetimes=8, segment_steps=8, minibatches=2, hidden=8, width=8, bank=16, episodes=(2, 2)
+    )
+    bank, state = state_for(GridNavi.toy(), config)
+    budgets = np.asarray(state.lives.episodes)
+    assert set(budgets) == {1, 2}  # the first ones are shorter by lot
+    once, _ = recurrent_step(bank, state, config)
+    twice, _ = recurrent_step(bank, once, config)
+    np.testing.assert_array_equal(once.lives.episode, np.ones(8))
+    np.testing.assert_array_equal(np.asarray(twice.lives.episode), np.where(budgets == 1, 1, 2))
+    same = np.array_equal(
+        np.asarray(once.tasks.reward)[budgets == 2], np.asarray(twice.tasks.reward)[budgets == 2]
+    )
+    assert same
+    assert (np.asarray(twice.lives.episodes) == 2).all()
+
+
+def test_units_follow_what_was_lived_and_values_stay():
+    family = CartPole.toy()
+    learner, tasks = learner_for(family), family.tasks(KEY, 4)
+    lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, jax.random.split(KEY, 4), 3)
+    _, segments = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(learner, tasks, lives, CONFIG)
+    after = adjusted(learner, segments, 0.9)
+    assert float(after.unit) == 2.0  # the largest so far; here all are 1
+    assert float(after.scale) == pytest.approx(2.0 * 0.25 / 0.1)
+    rows = np.asarray(segments.note.transition.next_state)[np.asarray(segments.alive)]
+    np.testing.assert_allclose(after.sight.mean, rows.mean(0), atol=1e-5)
+    assert float(after.sight.count) == len(rows)
+
+
+def test_gradients_move_weights_and_nothing_else():
+    bank, state = state_for(GridNavi.toy())
+    start, _ = recurrent_step(bank, state, CONFIG)
+    after, figures = recurrent_step(bank, start, CONFIG)
+    assert float(figures.epsilon) < 1.0
+    before, later = (split_learner(each.learner) for each in (state, after))
+    moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before[0], later[0])
+    assert all(jax.tree.leaves(moved))
+    assert float(after.learner.scale) == float(start.learner.scale)
+    assert np.isfinite(float(figures.loss))
+
+
+def test_keys_are_used_once():
+    family = GridNavi.toy()
+    learner, bank = learner_for(family), family.tasks(jax.random.key(1), CONFIG.bank)
+    with jax.debug_key_reuse(True):
+        begin_lives(learner, bank, jax.random.key(2), CONFIG, first=False)
+        task = family.sample(jax.random.key(3), "train")
+        live_segment(learner, task, begin(learner, task, jax.random.key(4), 2), CONFIG)
+
+
+def test_lambda_returns_are_the_ones_of_q_learning():
+    """One definition per equation: the segment's targets come from `qlearning.td`."""
+    rewards, onward = jnp.asarray([1.0, 2.0]), jnp.asarray([5.0, 7.0])
+    found = lambda_returns(rewards, jnp.asarray([0.5, 0.0]), onward, 0.5)
+    np.testing.assert_allclose(found, [1.0 + 0.5 * (0.5 * 5.0 + 0.5 * 2.0), 2.0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lifetimes": 10, "minibatches": 4}, "multiple"),
+        ({"discount": 1.5}, "discount"),
+        ({"episodes": (3, 2)}, "low <= high"),
+        ({"segment_steps": 0}, "segment_steps"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, words):
+    with pytest.raises(ConfigError, match=words):
+        RecurrentConfig(**settings)

@@ -1,0 +1,191 @@
+"""RecurrentQ from training to adaptation: same seed, same bits; saved, loaded, used on Gymnasium."""
+
+from __future__ import annotations
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+import metaql
+from metaql.errors import (
+    CheckpointError,
+    ConfigError,
+    EnvironmentFaultError,
+    UnknownNameError,
+    UnsupportedSpaceError,
+    UsageError,
+)
+from metaql.evaluate.compare import AGENT, compare
+from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.meta.recurrent_train import train_recurrent
+from metaql.meta.train import meta_train
+from metaql.runs import read_metrics
+from metaql.tasks.families import CartPole, Chain, GridNavi, Pendulum
+
+ITERATIONS = 6
+SETTINGS = {
+    "lifetimes": 8,
+    "segment_steps": 8,
+    "minibatches": 2,
+    "bank": 8,
+    "refresh": 4,
+    "hidden": 8,
+    "width": 8,
+    "checkpoint_every": 2,
+    "episodes": (2, 2),
+    "env_steps": 8 * 8 * ITERATIONS,
+}
+
+
+def train(family=None, **options):
+    settings = {"agent": "recurrent", "seed": 3, **SETTINGS, **options}
+    return meta_train(family or CartPole.toy(), **settings)
+
+
+def bits(agent):
+    """Every number of an agent, as bytes."""
+    leaves = jax.tree.leaves(agent.learner)
+    return b"".join(np.asarray(x).tobytes() for x in leaves if hasattr(x, "dtype"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    run = tmp_path_factory.mktemp("run")
+    return run, train(run=run)
+
+
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(trained, tmp_path):
+    run, agent = trained
+
+    def stop(stage, done, metrics):
+        if done >= 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run=tmp_path, on_progress=stop)
+    assert len(read_metrics(tmp_path)) == ITERATIONS // 2
+    resumed = train(run=tmp_path, resume=True)
+    assert bits(resumed) == bits(agent)
+    assert len(read_metrics(tmp_path)) == len(read_metrics(run)) == ITERATIONS
+
+
+def test_the_seed_decides(trained):
+    assert bits(train(seed=4)) != bits(trained[1])
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(CheckpointError):
+        train(run=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="run"):
+        train(resume=True)
+
+
+def test_saved_and_loaded_it_is_the_same(trained, tmp_path):
+    run, agent = trained
+    agent.save(tmp_path / "agent")
+    for place in (run, tmp_path / "agent"):
+        loaded = metaql.load(place)
+        assert isinstance(loaded, RecurrentAgent)
+        assert bits(loaded) == bits(agent)
+        assert loaded.card["env_steps"] == SETTINGS["env_steps"]
+    assert float(agent.learner.epsilon) == 0.0
+
+
+def test_levels_are_kept(tmp_path):
+    agent = train(Pendulum.toy())
+    agent.save(tmp_path / "agent")
+    loaded = metaql.load(tmp_path / "agent")
+    adapted = loaded.adapt("Pendulum-v1", episodes=1)
+    assert adapted.lengths.tolist() == [200]
+    action, _ = adapted.predict(np.array([1.0, 0.0, 0.0], np.float32))
+    assert action in gymnasium.make("Pendulum-v1").action_space
+
+
+def test_it_adapts_to_gymnasiums_own_environment(trained):
+    agent = trained[1]
+    told = []
+    adapted = agent.adapt("CartPole-v1", episodes=3, seed=1, on_episode=lambda *x: told.append(x))
+    assert adapted.returns.tolist() == adapted.lengths.tolist()
+    assert [row[0] for row in told] == [0, 1, 2]
+    assert float(adapted.memory.clock.episode) == 3
+    again = agent.adapt("CartPole-v1", episodes=3, seed=1)
+    np.testing.assert_array_equal(adapted.returns, again.returns)
+    action, steps = adapted.predict(np.zeros(4, np.float32))
+    assert action in (0, 1)
+    actions, steps = adapted.predict(np.zeros((5, 4), np.float32))
+    assert actions.shape == steps.shape == (5,)
+    _, later = adapted.predict(
+        np.zeros((5, 4), np.float32), steps + 1, episode_start=np.arange(5) < 2
+    )
+    assert later.tolist() == [1, 1, 3, 3, 3]
+
+
+def test_observations_are_checked_when_predicting(trained):
+    adapted = trained[1].adapt("CartPole-v1", episodes=1)
+    with pytest.raises(UsageError):
+        adapted.predict(np.zeros(3))
+    with pytest.raises(UsageError, match="deterministic"):
+        adapted.predict(np.zeros(4), deterministic=False)
+
+
+@pytest.mark.parametrize("env", ["FrozenLake-v1", "Acrobot-v1", "Pendulum-v1"])
+def test_other_spaces_are_refused(trained, env):
+    with pytest.raises(UnsupportedSpaceError):
+        trained[1].adapt(env, episodes=1)
+
+
+def test_what_was_learned_before_a_fault_is_kept(trained):
+    class Breaks(gymnasium.Wrapper):
+        count = 0
+
+        def step(self, action):
+            Breaks.count += 1
+            seen, reward, ended, cut, info = self.env.step(action)
+            return seen, np.nan if Breaks.count > 30 else reward, ended, cut, info
+
+    with pytest.raises(EnvironmentFaultError, match="nan") as caught:
+        trained[1].adapt(Breaks(gymnasium.make("CartPole-v1")), episodes=50)
+    assert caught.value.adapted.returns.sum() > 0
+
+
+def test_finite_families_are_learned_too():
+    agent = train(GridNavi.toy())
+    task = GridNavi.toy().sample(jax.random.key(0), "test")
+    assert agent.learner_for(25, 5) is agent.learner
+    with pytest.raises(UnsupportedSpaceError, match="25 states and 5 actions"):
+        agent.learner_for(16, 5)
+    found = compare(agent, GridNavi.toy(), task, runs=2, episodes=2)
+    assert AGENT in found.rows
+    assert "optimum" in found.levels
+
+
+def test_where_nothing_is_finite_the_baseline_acts_at_random(trained):
+    task = CartPole.toy().sample(jax.random.key(0), "test")
+    found = compare(trained[1], CartPole.toy(), task, runs=4, episodes=2)
+    assert set(found.rows) == {AGENT, "acting at random"}
+    assert found.levels == {}
+
+
+def test_agents_and_families_that_do_not_fit_are_refused():
+    with pytest.raises(UnknownNameError, match="Did you mean 'recurrent'"):
+        meta_train(Chain.toy(), agent="recurent")
+    with pytest.raises(ConfigError, match="recurrent"):
+        meta_train(CartPole.toy(), agent="belief")
+    with pytest.raises(ConfigError, match="RecurrentConfig"):
+        meta_train(CartPole.toy(), config=metaql.MetaTrainConfig())
+    with pytest.raises(ConfigError, match="sweeps"):
+        meta_train(CartPole.toy(), sweeps=3)
+
+
+def test_a_typo_in_a_setting_is_named():
+    with pytest.raises(ConfigError, match="Did you mean"):
+        train(lifetime=8)
+
+
+def test_train_recurrent_is_what_meta_train_calls():
+    config = metaql.RecurrentConfig(**SETTINGS)
+    agent = train_recurrent(
+        CartPole.toy(), config, seed=3, run=None, resume=False, on_progress=lambda *_: None
+    )
+    assert bits(agent) == bits(train())

@@ -1,0 +1,78 @@
+"""RecurrentQ: a learner like the others."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metaql.embedding.recurrent import Sight
+from metaql.meta.lifetime import advance, begin_all, live
+from metaql.policy.recurrentq import RecurrentQ
+from metaql.tasks.families import CartPole, GridNavi
+from metaql.types import Learner, TaskSpec
+
+KEY = jax.random.key(0)
+
+
+def learner(**options):
+    return RecurrentQ(KEY, sight=Sight(numbers=25), actions=5, hidden=8, width=8, **options)
+
+
+def spec(mask=(True,) * 5):
+    return TaskSpec(jnp.ones(25, bool), jnp.asarray(mask), jnp.asarray(8), jnp.asarray(3))
+
+
+def test_it_is_a_learner():
+    assert isinstance(learner(), Learner)
+
+
+def test_actions_that_do_not_exist_are_never_chosen():
+    wild = eqx.tree_at(lambda q: q.epsilon, learner(), jnp.ones(()))
+    for each in (wild, learner()):
+        memory = each.init(KEY, spec((False, True, False, True, False)))
+        act = jax.vmap(lambda key, each=each, memory=memory: each.act(key, memory, jnp.asarray(3)))
+        decision = act(jax.random.split(KEY, 100))
+        assert set(np.asarray(decision.action).tolist()) <= {1, 3}
+        assert np.isneginf(np.asarray(decision.values)[:, [0, 2, 4]]).all()
+
+
+def test_epsilon_is_the_share_of_random_actions():
+    half = eqx.tree_at(lambda q: q.epsilon, learner(), jnp.asarray(0.5))
+    memory = half.init(KEY, spec())
+    decision = jax.vmap(lambda key: half.act(key, memory, jnp.asarray(3)))(
+        jax.random.split(KEY, 4000)
+    )
+    greedy = np.asarray(decision.values[0]).argmax()
+    share = (np.asarray(decision.action) == greedy).mean()
+    assert abs(share - (0.5 + 0.5 / 5)) < 0.03
+
+
+def test_another_scale_keeps_the_values():
+    usual = learner()
+    other = usual.rescaled(jnp.asarray(37.0))
+    memory = usual.init(KEY, spec())
+    before, after = (each.values(memory, jnp.asarray(3)) for each in (usual, other))
+    np.testing.assert_allclose(before, after, rtol=1e-5)
+    assert float(other.scale) == 37.0
+
+
+def test_memory_survives_the_end_of_an_episode():
+    family = GridNavi.toy()
+    tasks = family.tasks(KEY, 4)
+    lives = begin_all(learner(), tasks, jax.random.split(KEY, 4), 3)
+    assert np.all(np.asarray(lives.memory.hidden) == 0)
+    lives, _ = advance(learner(), tasks, lives, family.horizon)
+    assert np.all(np.asarray(lives.memory.clock.episode) == 1)
+    assert np.all(np.asarray(lives.memory.clock.step) == 0)
+    assert np.abs(np.asarray(lives.memory.hidden)).min(axis=1).max() > 0
+
+
+def test_it_lives_where_observations_are_vectors():
+    family = CartPole.toy()
+    tasks = family.tasks(KEY, 3)
+    cart = RecurrentQ(KEY, sight=Sight(entries=4), actions=2, hidden=8, width=8)
+    lives = live(cart, tasks, jax.random.split(KEY, 3), episodes=2)
+    np.testing.assert_array_equal(lives.returns, lives.lengths)  # 1 per step
+    assert lives.lengths.max() <= family.horizon
