@@ -50,6 +50,7 @@ _LAWS = "laws/test_equivariance.py"
 _OUTLOOK = "policy/test_outlook.py"
 _STRIDES = "embedding/test_strides.py"
 _EVIDENCE = "embedding/test_evidence.py"
+_RECURRENT = "meta/test_recurrent_step.py"
 
 MUTANTS = (
     Mutant(
@@ -331,6 +332,93 @@ MUTANTS = (
         "    if not intact:\n",
         "    if not manifest:\n",
         ("test_checkpoint.py::test_one_flipped_bit_anywhere_is_refused",),
+    ),
+    Mutant(
+        "curiosity: what was learned counts where episodes end by themselves",
+        "policy/curiosity.py",
+        "learned = _FEW_ENDS / (_FEW_ENDS + ends)",
+        "learned = _FEW_ENDS / (_FEW_ENDS + 0.0 * ends)",
+        (
+            "policy/test_curiosity.py"
+            "::test_where_episodes_end_by_themselves_the_closed_form_comes_back",
+        ),
+    ),
+    Mutant(
+        "recurrent: something follows the last episode",
+        "meta/recurrent_step.py",
+        "more = (after.episode < after.episodes).astype(jnp.float32)",
+        "more = jnp.ones(())",
+        (f"{_RECURRENT}::test_returns_go_on_across_episodes_and_end_with_the_lifetime",),
+    ),
+    Mutant(
+        "recurrent: nothing follows an episode",
+        "meta/recurrent_step.py",
+        "more = (after.episode < after.episodes).astype(jnp.float32)",
+        "more = (after.step > 0).astype(jnp.float32)",
+        (f"{_RECURRENT}::test_returns_go_on_across_episodes_and_end_with_the_lifetime",),
+    ),
+    Mutant(
+        "recurrent: a segment is replayed from an empty memory",
+        "meta/recurrent_step.py",
+        "_, hidden = jax.lax.scan(body, start.hidden, encoded)",
+        "_, hidden = jax.lax.scan(body, 0.0 * start.hidden, encoded)",
+        (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
+    ),
+    Mutant(
+        "recurrent: a step is valued after it was read",
+        "meta/recurrent_step.py",
+        "return learner.reader.advance(hidden, row), hidden",
+        "return (learner.reader.advance(hidden, row),) * 2",
+        (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
+    ),
+    Mutant(
+        "recurrent: what is lived after the lifetime is learned from",
+        "meta/recurrent_step.py",
+        "return error**2 * segment.alive",
+        "return error**2",
+        (f"{_RECURRENT}::test_dead_steps_count_for_nothing",),
+    ),
+    Mutant(
+        "recurrent: every lifetime is renewed",
+        "meta/recurrent_step.py",
+        "over = state.lives.episode >= state.lives.episodes",
+        "over = state.lives.episode >= 0",
+        (f"{_RECURRENT}::test_only_what_is_over_is_renewed",),
+    ),
+    Mutant(
+        "recurrent: the observation arrived in is not read",
+        "embedding/recurrent.py",
+        "sight(seen.next_state),",
+        "sight(seen.state),",
+        ("embedding/test_recurrent.py::test_every_part_of_a_transition_is_read",),
+    ),
+    Mutant(
+        "recurrent: another scale changes the values",
+        "policy/recurrentq.py",
+        "layer, factor = self.network.out, self.scale / scale",
+        "layer, factor = self.network.out, scale / self.scale",
+        ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
+    ),
+    Mutant(
+        "physics: both actions push the same way",
+        "tasks/families/cart_pole.py",
+        "push = jnp.where(action == 1, self.force, -self.force)",
+        "push = jnp.where(action == 1, self.force, jnp.abs(self.force))",
+        ("tasks/test_physics.py::test_cart_pole_is_gymnasiums",),
+    ),
+    Mutant(
+        "physics: a band is in two splits",
+        "tasks/families/physics.py",
+        '"test": (5,)}',
+        '"test": (4,)}',
+        ("tasks/test_physics.py::test_splits_own_bands_of_one_constant",),
+    ),
+    Mutant(
+        "vectors: levels are numbers of actions",
+        "tasks/vectors.py",
+        "self.levels[index], space.dtype",
+        "index, space.dtype",
+        ("tasks/test_vectors.py::test_levels_are_what_the_environment_gets",),
     ),
 )
 

@@ -203,6 +203,31 @@ def robustness(found: dict[str, Any]) -> str:
     return f"{words}\n\n{table(['', *learners, f'place of {learners[0]}'], rows)}"
 
 
+def recurrent(found: dict[str, Any]) -> str:
+    """Return of every episode, by family and by what it was measured on."""
+    parts = []
+    for name, row in found["rows"].items():
+        cells = {where: each["by_episode"] for where, each in row["returns"].items()}
+        count = len(next(iter(cells.values())))
+        lines = [
+            [where, *(_maybe(each) for each in by_episode), _maybe(row["returns"][where]["total"])]
+            for where, by_episode in cells.items()
+        ]
+        if row["oracle"] is not None:
+            lines.append(["knows the goal (exact)", *[f"{row['oracle']:.2f}"] * count, ""])
+        head = [f"{name}; return in episode", *(str(1 + index) for index in range(count)), "all"]
+        steps, seconds = row["train"]["env_steps"], sum(row["seconds"]) / len(row["seconds"])
+        trained = len(row["seconds"])
+        words = f"{trained} meta-trainings of {steps:,} steps, {seconds:.0f} s each on a shared machine."
+        parts.append(f"{words}\n\n{table(head, lines)}")
+    return "\n\n".join(parts)
+
+
+def _maybe(found: dict[str, Any]) -> str:
+    """A cell, with an interval where there is one."""
+    return cell({"low": None, "high": None, **found})
+
+
 def beliefs(found: dict[str, Any]) -> str:
     """Coverage, odds and the placebo of every family."""
     rows = []
@@ -229,6 +254,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "beliefs": ("finite_beliefs", beliefs),
     "omnirl": ("omnirl_table", omnirl),
     "robustness": ("robustness", robustness),
+    "recurrent": ("recurrent_q", recurrent),
     "speed": ("tabular_throughput", speed),
 }
 

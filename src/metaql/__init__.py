@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metaql.policy.beliefq import BeliefQ
     from metaql.policy.recurrentq import RecurrentQ
     from metaql.tasks import families
+    from metaql.tasks.families.base import TaskFamily
     from metaql.tasks.families.custom import ArrayFamily, environment_family
     from metaql.tasks.finite import FiniteTask, finite_task
 
@@ -37,6 +38,7 @@ _HOME = {
     "RecurrentAgent": "metaql.meta.recurrent_agent",
     "RecurrentConfig": "metaql.meta.recurrent_config",
     "RecurrentQ": "metaql.policy.recurrentq",
+    "TaskFamily": "metaql.tasks.families.base",
     "environment_family": "metaql.tasks.families.custom",
     "finite_task": "metaql.tasks.finite",
     "load": "metaql.meta.agent",
@@ -53,6 +55,7 @@ __all__ = [
     "RecurrentAgent",
     "RecurrentConfig",
     "RecurrentQ",
+    "TaskFamily",
     "__version__",
     "environment_family",
     "families",

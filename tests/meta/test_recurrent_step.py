@@ -56,16 +56,16 @@ def state_for(family, config=CONFIG):
 def test_a_replayed_segment_has_the_values_of_the_steps(family):
     """What `adapt` computes step by step is what training sees, to rounding."""
     learner, task = learner_for(family), family.sample(KEY, "train")
-    life = begin(learner, task, KEY, 3)
-    start, values, actions = life.memory, [], []
+    first, _ = live_segment(learner, task, begin(learner, task, KEY, 9), CONFIG)
+    life, values, actions = first, [], []
     for _ in range(CONFIG.segment_steps):
         values.append(learner.values(life.memory, task.observe(life.state)))
         life, record = live_step(learner, task, life, life.memory)
         actions.append(int(record.transition.action))
-    again, segment = live_segment(learner, task, begin(learner, task, KEY, 3), CONFIG)
+    again, segment = live_segment(learner, task, first, CONFIG)
     assert np.asarray(segment.note.transition.action).tolist() == actions
     np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
-    replayed = learner.scale * replayed_values(learner, start, segment.note)
+    replayed = learner.scale * replayed_values(learner, first.memory, segment.note)
     np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
 
 
@@ -105,7 +105,8 @@ def test_returns_go_on_across_episodes_and_end_with_the_lifetime():
         onward = (
             0.0 if t == 15 else (1 - CONFIG.trace) * best[t + 1] + CONFIG.trace * expected[t + 1]
         )
-        expected[t] = reward[t] + CONFIG.discount * onward
+        discount = CONFIG.discount * (CONFIG.episode_discount if t == 7 else 1.0)
+        expected[t] = reward[t] + discount * onward
     np.testing.assert_allclose(segment.target[:16], expected[:16], rtol=1e-4, atol=1e-4)
 
 
@@ -117,7 +118,8 @@ def test_the_last_step_of_a_segment_bootstraps_from_what_follows():
     # The episode has just been truncated: the start of the next one is what follows.
     assert bool(segment.note.transition.truncated[-1])
     onward = float(learner.values(life.memory, task.observe(life.state)).max())
-    last = float(segment.note.transition.reward[-1]) + config.discount * onward
+    discount = config.discount * config.episode_discount
+    last = float(segment.note.transition.reward[-1]) + discount * onward
     assert float(segment.target[-1]) == pytest.approx(last, rel=1e-5)
 
 

@@ -42,3 +42,15 @@ def test_a_new_state_may_set_a_record_once_in_so_many():
     curiosity = eqx.tree_at(lambda c: c.ambition, Curiosity(), jnp.log(3.0))
     found = [float(curiosity.beyond(jnp.asarray(met), jnp.asarray(2.0))) for met in (0.0, 3.0)]
     np.testing.assert_allclose(found, [36.0, 9.0], rtol=1e-5)
+
+
+def test_where_episodes_end_by_themselves_the_closed_form_comes_back():
+    bent = eqx.tree_at(
+        lambda c: (c.level, c.crowd, c.ambition),
+        Curiosity(),
+        tuple(map(jnp.asarray, (1.0, 2.0, 3.0))),
+    )
+    none, some, many = (bent.settled(jnp.asarray(ends)) for ends in (0.0, 0.3, 3e6))
+    assert (float(none.level), float(none.crowd), float(none.ambition)) == (1.0, 2.0, 3.0)
+    np.testing.assert_allclose([some.level, some.crowd, some.ambition], [0.5, 1.5, 1.5], rtol=1e-6)
+    np.testing.assert_allclose([many.level, many.crowd, many.ambition], [0, 1, 0], atol=1e-5)

@@ -58,8 +58,8 @@ def test_levels_are_what_the_environment_gets():
     host = open_vectors(env, (-2.0, 0.0, 2.0))
     assert host.num_actions == 3
     host.reset(0)
-    host.step(2)
-    np.testing.assert_array_equal(env.taken[0], vector(2.0))
+    host.step(0)
+    np.testing.assert_array_equal(env.taken[0], vector(-2.0))
     assert env.taken[0] in torque
 
 

@@ -81,8 +81,6 @@ class FiniteTrainConfig:
     """Standard deviation of the perturbations."""
     rate: float = 0.08
     """Step size."""
-    trust: float = 1.0
-    """How far to go from the closed form to what climbing found."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -93,8 +91,6 @@ class FiniteTrainConfig:
         for name in ("agents", "agent_steps", "bank", "pairs", "spread", "rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"`{name}` must be above 0.", f"Got {getattr(self, name)}.")
-        if not 0 <= self.trust <= 1:
-            raise ConfigError("`trust` must be in [0, 1].", f"Got {self.trust}.")
         if self.iterations < 0:
             raise ConfigError("`iterations` must be at least 0.", f"Got {self.iterations}.")
 
@@ -159,8 +155,7 @@ def train_finite(
         )
         _save(folder, prior, state)
         on_progress("exploring", state.iteration / config.iterations, mean)
-    found = start + config.trust * (jnp.asarray(state.average, start.dtype) - start)
-    return prior, unravel(found)
+    return prior, unravel(jnp.asarray(state.average, start.dtype))
 
 
 def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:

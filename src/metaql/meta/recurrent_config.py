@@ -13,20 +13,23 @@ class RecurrentConfig:
 
     env_steps: int = 2_000_000
     """Environment steps of meta-training (a floor: whole iterations are run)."""
-    lifetimes: int = 512
-    """Lifetimes lived in parallel (axis N)."""
+    lifetimes: int = 128
+    """Lifetimes lived in parallel (axis N). More are faster and learn less from each step: what counts is the
+    number of updates."""
     segment_steps: int = 64
     """Steps per iteration; gradients reach so far back. A lifetime that is over is renewed between two."""
     episodes: tuple[int, int] = (4, 4)
     """Episodes a lifetime is promised: drawn uniformly between these."""
     epochs: int = 2
     """Times an iteration learns from every segment."""
-    minibatches: int = 4
+    minibatches: int = 8
     """Parts the lifetimes are divided into for the updates."""
     learning_rate: float = 1e-3
     """Peak rate of RAdam; it falls to a hundredth."""
-    discount: float = 0.99
+    discount: float = 0.95
     """Per step, across the ends of episodes; a lifetime that is over is worth nothing more."""
+    episode_discount: float = 0.8
+    """On top, for every end of an episode: else falling early would only bring the next one sooner."""
     trace: float = 0.9
     """Lambda of the returns."""
     epsilon: float = 0.05
@@ -56,7 +59,7 @@ class RecurrentConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1.", f"Got {getattr(self, name)}.")
-        for name in ("discount", "trace", "epsilon", "explore"):
+        for name in ("discount", "episode_discount", "trace", "epsilon", "explore"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
         low, high = self.episodes

@@ -104,21 +104,18 @@ def live_segment(
     """Live one segment of one lifetime.
 
     Returns over the lifetime, across the ends of episodes: what follows is what will be acted in next,
-    the first state of the next episode; after the last episode nothing follows.
+    the first state of the next episode, at a discount of its own; after the last episode nothing follows.
     """
 
     def body(life: Life, _: None) -> tuple[Life, Any]:
         clock = life.memory.clock
         after, record = live_step(learner, task, life, life.memory)
         more = (after.episode < after.episodes).astype(jnp.float32)
-        return after, (
-            Note(record.transition, clock),
-            record.decision.values.max(),
-            record.alive,
-            more,
-        )
+        onward = jnp.where(after.episode > life.episode, config.episode_discount, 1.0)
+        best = record.decision.values.max()
+        return after, (Note(record.transition, clock), best, record.alive, onward * more)
 
-    after, (notes, best, alive, more) = jax.lax.scan(body, life, length=config.segment_steps)
+    after, (notes, best, alive, going_on) = jax.lax.scan(body, life, length=config.segment_steps)
     last = jnp.where(
         after.memory.spec.action_mask,
         learner.values(after.memory, task.observe(after.state)),
@@ -126,7 +123,7 @@ def live_segment(
     ).max()
     onward = jnp.concatenate([best[1:], last[None]])
     reward = notes.transition.reward
-    target = lambda_returns(reward, config.discount * more, onward, config.trace)
+    target = lambda_returns(reward, config.discount * going_on, onward, config.trace)
     return after, Segment(notes, alive, target)
 
 

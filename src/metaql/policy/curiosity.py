@@ -4,17 +4,20 @@ For one normal arm among known ones the optimal optimism is known in closed form
 (Brezzi & Lai 2002, "Optimal learning and experimentation in bandit problems", eq. 16): it depends only
 on how many pulls are left per pull already made. That curve is the start; a dozen weights, trained by
 what whole lifetimes return, bend it by what else matters: sizes, how surely things happen, the share
-of the lifetime left.
+of the lifetime left. Where episodes end by themselves the curve itself is best (`Curiosity.settled`).
 """
 
 from __future__ import annotations
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FEATURES = 10
 """Facts about the lifetime that count besides pulls left per pull made."""
+_FEW_ENDS = 0.3
+"""Terminations after which half of what was learned counts; see `Curiosity.settled`."""
 
 
 def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
@@ -57,6 +60,18 @@ class Curiosity(eqx.Module):
         self.ambition = jnp.zeros(())
         self.level, self.crowd, self.by_ratio = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
         self.by_fact = jnp.zeros(FEATURES)
+
+    def settled(self, ends: Float[Array, ""]) -> Curiosity:
+        """What counts in a task of which so many episodes ended by themselves.
+
+        Where nothing ever ends, as on a river, one must go on against all that was met so far; how far
+        is learned. Goals and holes are ends, and where there are some the closed form stands: bent
+        by what was learned elsewhere it lost in mazes what it won on rivers.
+        """
+        learned = _FEW_ENDS / (_FEW_ENDS + ends)
+        return jax.tree.map(
+            lambda bent, closed: closed + learned * (bent - closed), self, Curiosity()
+        )
 
     def __call__(
         self,

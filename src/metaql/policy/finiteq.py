@@ -119,18 +119,20 @@ class FiniteQ(eqx.Module):
     def model(self, memory: Knowledge) -> Model:
         """The posterior over models."""
         seen = memory.evidence
-        records = self.curiosity.beyond(seen.met.sum(), reward_unit(seen, self.prior))
+        curiosity = self.curiosity.settled(seen.arrival.ends.sum())
+        records = curiosity.beyond(seen.met.sum(), reward_unit(seen, self.prior))
         return posterior(seen, self.prior, memory.spec, records)
 
     def lift(self, memory: Knowledge, model: Model) -> Lift:
         """Deviations of optimism at every index."""
+        seen = memory.evidence
+        curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         steps_left, facts = self.outlook(memory)
-        met = memory.evidence.met.sum()
-        arguments = (steps_left, met, facts)
+        arguments = (steps_left, seen.met.sum(), facts)
         return Lift(
-            self.curiosity(model.visits, model.strength, *arguments),
-            self.curiosity(memory.evidence.arrival.visits, model.arrival_strength, *arguments),
-            self.curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
+            curiosity(model.visits, model.strength, *arguments),
+            curiosity(seen.arrival.visits, model.arrival_strength, *arguments),
+            curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
         )
 
     def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:
