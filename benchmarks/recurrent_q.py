@@ -6,8 +6,8 @@ Protocol, fixed beforehand:
   goals, as published, each goal once. Bayes-optimal: 4.000, then 11.071 three times, 37.214 in all (a test
   proves it).
 - *Dark Room* (arXiv 2210.14215): 9x9, 20 steps, from the centre, 10 episodes; 80 goals, 11 of them held out.
-- *CartPole* and *Pendulum* with hidden physics, episodes of 200 steps, 3 of them: 256 held-out tasks, as many
-  beyond the range, and Gymnasium's own environment.
+- *CartPole*, *Acrobot* and *Pendulum* with hidden physics, 3 episodes of 200 steps: 256 held-out tasks, as
+  many beyond the range, and Gymnasium's own environment.
 
 Every figure is a mean over meta-training seeds, with an interval over them (2000 bootstrap samples).
 
@@ -33,7 +33,7 @@ from metaql.evaluate.intervals import mean_interval
 from metaql.meta.lifetime import live
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.tasks.exact import optimal_return
-from metaql.tasks.families import CartPole, DarkRoom, GridNavi, Pendulum
+from metaql.tasks.families import Acrobot, CartPole, DarkRoom, GridNavi, Pendulum
 from metaql.tasks.families.base import TaskFamily
 from metaql.tasks.families.hidden_goal import HiddenGoal
 
@@ -79,6 +79,13 @@ ROWS = {
         {"env_steps": 6_000_000, "segment_steps": 100, "episodes": (3, 3)},
         {"held out": lambda: some(CartPole()), "beyond": lambda: some(CartPole(beyond=True))},
         "CartPole-v1",
+    ),
+    "acrobot": Row(
+        Acrobot(),
+        3,
+        {"env_steps": 6_000_000, "segment_steps": 100, "episodes": (3, 3)},
+        {"held out": lambda: some(Acrobot()), "beyond": lambda: some(Acrobot(beyond=True))},
+        "Acrobot-v1",
     ),
     "pendulum": Row(
         Pendulum(),

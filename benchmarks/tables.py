@@ -218,7 +218,8 @@ def recurrent(found: dict[str, Any]) -> str:
         head = [f"{name}; return in episode", *(str(1 + index) for index in range(count)), "all"]
         steps, seconds = row["train"]["env_steps"], sum(row["seconds"]) / len(row["seconds"])
         trained = len(row["seconds"])
-        words = f"{trained} meta-trainings of {steps:,} steps, {seconds:.0f} s each on a shared machine."
+        plural = "s" if trained > 1 else ""
+        words = f"{trained} meta-training{plural} of {steps:,} steps, {seconds:.0f} s on a shared machine."
         parts.append(f"{words}\n\n{table(head, lines)}")
     return "\n\n".join(parts)
 

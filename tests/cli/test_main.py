@@ -159,14 +159,14 @@ def test_nothing_heavy_is_imported_before_a_command_runs():
 
 
 def test_families_lists_every_family_with_options_and_baselines(capfd):
-    from metaql.tasks.families import FAMILIES, VECTOR_FAMILIES
+    from metaql.tasks.families import FAMILIES, RECURRENT_FAMILIES
 
     code, out, _ = run(capfd, "families")
     assert code == 0
     assert all(name in out for name in FAMILIES)
     code, out, _ = run(capfd, "families", "--json")
     listed = json.loads(out)
-    assert set(listed) == {*FAMILIES, *VECTOR_FAMILIES}
+    assert set(listed) == {*FAMILIES, *RECURRENT_FAMILIES}
     assert listed["frozen_lake"]["options"]["size"] == 4
     assert listed["frozen_lake"]["baselines"]["optimum"] > 0.8
 

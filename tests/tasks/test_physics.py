@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 
 from metaql.errors import ConfigError
-from metaql.tasks.families import VECTOR_FAMILIES, CartPole, Pendulum, make
+from metaql.tasks.families import Acrobot, CartPole, Pendulum, make
+from metaql.tasks.families.acrobot import LOWER, AcrobotTask
 from metaql.tasks.families.cart_pole import FORCE, HALF_LENGTH, CartPoleTask
 from metaql.tasks.families.pendulum import GRAVITY, TORQUES, PendulumTask
 
-every_family = pytest.mark.parametrize("name", VECTOR_FAMILIES)
+FAMILIES = {
+    "cart_pole": (CartPole, FORCE, 2),
+    "pendulum": (Pendulum, GRAVITY, 5),
+    "acrobot": (Acrobot, LOWER, 3),
+}
+every_family = pytest.mark.parametrize("name", FAMILIES)
 STEPS = 200
 
 
@@ -65,9 +71,29 @@ def test_pendulum_is_gymnasiums():
         assert follow(task, env, env.state, actions, turned) < 2e-3
 
 
+def test_acrobot_is_gymnasiums():
+    env = gymnasium.make("Acrobot-v1").unwrapped
+    env.LINK_MASS_1, env.LINK_MASS_2 = 0.8, 1.2
+    task = AcrobotTask(*(jnp.asarray(x) for x in (1.2, 0.8, -1.0)), jnp.asarray(200))
+    rng = np.random.default_rng(0)
+    for episode in range(3):
+        env.reset(seed=episode)
+        # Chaotic: rounding to float32 grows fast, so the comparison is short.
+        actions = rng.integers(0, 3, 25)
+        assert follow(task, env, env.state, actions, lambda action: 2 - int(action)) < 1e-2
+
+
+def test_an_acrobot_that_is_up_ends_the_episode_for_nothing():
+    task = Acrobot().sample(jax.random.key(0), "train")
+    up = jnp.asarray([jnp.pi, 0.0, 0.0, 0.0])
+    outcome = task.step(jax.random.key(0), up, jnp.asarray(1))
+    assert bool(outcome.terminated)
+    assert float(outcome.reward) == 0.0
+
+
 @every_family
 def test_splits_own_bands_of_one_constant(name):
-    family, values = VECTOR_FAMILIES[name](), FORCE if name == "cart_pole" else GRAVITY
+    family, values = FAMILIES[name][0](), FAMILIES[name][1]
     bands = {}
     for split in ("train", "validation", "test"):
         tasks = family.tasks(jax.random.key(0), 500, split)
@@ -94,20 +120,20 @@ def test_beyond_lies_outside_of_every_range():
 
 @every_family
 def test_half_of_the_tasks_work_the_other_way_round(name):
-    tasks = VECTOR_FAMILIES[name]().tasks(jax.random.key(1), 500, "train")
+    tasks = FAMILIES[name][0]().tasks(jax.random.key(1), 500, "train")
     sign = np.sign(np.asarray(tasks.force if name == "cart_pole" else tasks.direction))
     assert abs(sign.mean()) < 0.2
 
 
 @every_family
 def test_a_task_says_what_a_learner_may_know(name):
-    family = VECTOR_FAMILIES[name].toy()
+    family = FAMILIES[name][0].toy()
     task = family.sample(jax.random.key(0), "train")
     spec = task.spec(3)
     assert spec.state_mask.shape == (0,)
     assert int(spec.horizon) == family.horizon == 20
     assert int(spec.episodes) == 3
-    assert spec.action_mask.shape == ((2,) if name == "cart_pole" else (5,))
+    assert spec.action_mask.shape == (FAMILIES[name][2],)
 
 
 @every_family

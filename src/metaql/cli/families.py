@@ -15,7 +15,7 @@ def families(*, common: Common | None = None) -> None:
     """
     common = common or Common()
     output = common.output()
-    from metaql.tasks.families import FAMILIES, VECTOR_FAMILIES
+    from metaql.tasks.families import FAMILIES, RECURRENT_FAMILIES
 
     entries = {
         name: {
@@ -25,7 +25,7 @@ def families(*, common: Common | None = None) -> None:
             "options": _options(family),
             "baselines": dict(family.baselines),
         }
-        for name, family in sorted({**FAMILIES, **VECTOR_FAMILIES}.items())
+        for name, family in sorted({**FAMILIES, **RECURRENT_FAMILIES}.items())
     }
     output.table(
         ("family", "random", "non-adaptive", "optimum", "what it is"),

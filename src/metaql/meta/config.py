@@ -122,7 +122,7 @@ def config_class(family: TaskFamily, agent: str) -> type[MetaTrainConfig] | type
     if agent == "belief" and not isinstance(family, Family):
         raise ConfigError(
             "BeliefQ learns finite families only.",
-            f"Observations of {family.name!r} are vectors.",
+            f"{family.name!r} is none.",
             'Use agent="recurrent".',
         )
     finite = isinstance(family, Family) and agent != "recurrent"

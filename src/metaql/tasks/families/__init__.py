@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from metaql.errors import ConfigError, unknown_name
+from metaql.tasks.families.acrobot import Acrobot
 from metaql.tasks.families.bandit import Bandit
 from metaql.tasks.families.base import SPLITS, Family, TaskFamily, check_split, split_key
 from metaql.tasks.families.cart_pole import CartPole
 from metaql.tasks.families.chain import Chain
 from metaql.tasks.families.frozen_lake import FrozenLake
 from metaql.tasks.families.hidden_goal import DarkRoom, GridNavi
+from metaql.tasks.families.key_to_door import KeyToDoor
 from metaql.tasks.families.mixture import Mixture
 from metaql.tasks.families.navigation import Navigation
 from metaql.tasks.families.pendulum import Pendulum
@@ -21,12 +23,14 @@ from metaql.tasks.families.random_mdp import RandomMDP
 from metaql.tasks.families.worlds import Worlds
 
 # Lower-case names, so that ``metaql.families.frozen_lake(size=4)`` reads as it should.
+acrobot = Acrobot
 bandit = Bandit
 cart_pole = CartPole
 chain = Chain
 dark_room = DarkRoom
 frozen_lake = FrozenLake
 grid_navi = GridNavi
+key_to_door = KeyToDoor
 mixture = Mixture
 navigation = Navigation
 pendulum = Pendulum
@@ -48,18 +52,19 @@ FAMILIES: Mapping[str, type[Family]] = {
     )
 }
 """Every finite family that has a name."""
-VECTOR_FAMILIES: Mapping[str, type[TaskFamily]] = {
-    family.name: family for family in (CartPole, Pendulum)
+RECURRENT_FAMILIES: Mapping[str, type[TaskFamily]] = {
+    family.name: family for family in (CartPole, Pendulum, Acrobot, KeyToDoor)
 }
-"""Families whose observations are vectors: for RecurrentQ."""
+"""Families that only RecurrentQ can learn: observations are vectors, or hide a part of the state."""
 DEFAULT_FAMILY = "navigation"
 """What is meant when no family is named."""
 
 __all__ = [
     "DEFAULT_FAMILY",
     "FAMILIES",
+    "RECURRENT_FAMILIES",
     "SPLITS",
-    "VECTOR_FAMILIES",
+    "Acrobot",
     "Bandit",
     "CartPole",
     "Chain",
@@ -67,12 +72,14 @@ __all__ = [
     "Family",
     "FrozenLake",
     "GridNavi",
+    "KeyToDoor",
     "Mixture",
     "Navigation",
     "Pendulum",
     "RandomMDP",
     "TaskFamily",
     "Worlds",
+    "acrobot",
     "bandit",
     "cart_pole",
     "chain",
@@ -80,6 +87,7 @@ __all__ = [
     "dark_room",
     "frozen_lake",
     "grid_navi",
+    "key_to_door",
     "make",
     "mixture",
     "navigation",
@@ -101,7 +109,7 @@ def make(name: str = DEFAULT_FAMILY, **options: Any) -> TaskFamily:
         >>> make("frozen_lake", size=3).name
         'frozen_lake'
     """
-    named = {**FAMILIES, **VECTOR_FAMILIES}
+    named = {**FAMILIES, **RECURRENT_FAMILIES}
     if name not in named:
         raise unknown_name("Family", name, named)
     known = inspect.signature(named[name].__init__).parameters
