@@ -84,7 +84,12 @@ def main() -> None:
     """Train on rooms, then live three days in rooms that were held out."""
     family = Rooms()
     agent = metaql.meta_train(
-        family, agent="recurrent", env_steps=1_000_000, lifetimes=64, episodes=(3, 3), segment_steps=72
+        family,
+        agent="recurrent",
+        env_steps=1_000_000,
+        lifetimes=64,
+        episodes=(3, 3),
+        segment_steps=72,
     )
     rooms = family.tasks(jax.random.key(1), 200, "test")
     keys = jax.random.split(jax.random.key(2), 200)

@@ -9,6 +9,7 @@ import pytest
 
 from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note, Reader, Sight, clock_facts, sight_of
+from metaql.errors import UnsupportedSpaceError
 from metaql.tasks.families import CartPole, GridNavi
 from metaql.types import TaskSpec, Transition
 
@@ -66,6 +67,25 @@ def test_how_a_family_is_seen_follows_from_its_tasks():
     key = jax.random.key(0)
     assert sight_of(GridNavi().sample(key, "train")).numbers == 25
     assert sight_of(CartPole().sample(key, "train")).size == 4
+
+
+@pytest.mark.parametrize(
+    "observe",
+    [
+        lambda state: state[0],
+        lambda state: state[None],
+        lambda state: state[:0],
+        lambda state: {"all": state},
+        lambda state: state[0].astype(int),
+    ],
+)
+def test_what_cannot_be_seen_is_refused(observe):
+    class Odd:
+        def __init__(self, task):
+            self.reset, self.spec, self.observe = task.reset, task.spec, observe
+
+    with pytest.raises(UnsupportedSpaceError, match="vector"):
+        sight_of(Odd(CartPole().sample(jax.random.key(0), "train")))
 
 
 def test_the_clock_says_where_in_the_lifetime():

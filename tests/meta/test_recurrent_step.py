@@ -161,7 +161,8 @@ def test_units_follow_what_was_lived_and_values_stay():
     after = adjusted(learner, segments, 0.9)
     assert float(after.unit) == 2.0  # the largest so far; here all are 1
     assert float(after.scale) == pytest.approx(2.0 * 0.25 / 0.1)
-    rows = np.asarray(segments.note.transition.next_state)[np.asarray(segments.alive)]
+    seen, alive = segments.note.transition, np.asarray(segments.alive)
+    rows = np.concatenate([np.asarray(x)[alive] for x in (seen.state, seen.next_state)])
     np.testing.assert_allclose(after.sight.mean, rows.mean(0), atol=1e-5)
     assert float(after.sight.count) == len(rows)
 

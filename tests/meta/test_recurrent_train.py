@@ -125,6 +125,8 @@ def test_observations_are_checked_when_predicting(trained):
     adapted = trained[1].adapt("CartPole-v1", episodes=1)
     with pytest.raises(UsageError):
         adapted.predict(np.zeros(3))
+    with pytest.raises(UsageError, match="3 observations"):
+        adapted.predict(np.zeros((3, 4)), state=np.zeros(2))
     with pytest.raises(UsageError, match="deterministic"):
         adapted.predict(np.zeros(4), deterministic=False)
 
@@ -160,6 +162,23 @@ def test_finite_families_are_learned_too():
     assert "optimum" in found.levels
 
 
+def test_a_task_of_another_kind_is_refused(trained):
+    pendulum = Pendulum.toy().sample(jax.random.key(0), "test")
+    with pytest.raises(UnsupportedSpaceError, match="3 observation entries"):
+        compare(trained[1], Pendulum.toy(), pendulum, runs=2, episodes=1)
+    with pytest.raises(UnsupportedSpaceError, match="4 states"):
+        trained[1].learner_for(4, 2)  # four states are not four entries
+    finite = metaql.load("finite")
+    with pytest.raises(UnsupportedSpaceError, match="RecurrentQ"):
+        compare(finite, Pendulum.toy(), pendulum, runs=2, episodes=1)
+
+
+def test_episodes_are_those_of_training_unless_told(trained):
+    assert len(trained[1].adapt("CartPole-v1").returns) == 2
+    assert trained[1].adapt("CartPole-v1").warnings == []
+    assert "asked for 3" in trained[1].adapt("CartPole-v1", episodes=3).warnings[0]
+
+
 def test_where_nothing_is_finite_the_baseline_acts_at_random(trained):
     task = CartPole.toy().sample(jax.random.key(0), "test")
     found = compare(trained[1], CartPole.toy(), task, runs=4, episodes=2)
@@ -176,6 +195,12 @@ def test_agents_and_families_that_do_not_fit_are_refused():
         meta_train(CartPole.toy(), config=metaql.MetaTrainConfig())
     with pytest.raises(ConfigError, match="sweeps"):
         meta_train(CartPole.toy(), sweeps=3)
+
+
+@pytest.mark.parametrize("wrong", ["cart_pole", CartPole])
+def test_what_is_no_family_is_refused(wrong):
+    with pytest.raises(ConfigError, match="family of tasks"):
+        meta_train(wrong)
 
 
 def test_a_typo_in_a_setting_is_named():

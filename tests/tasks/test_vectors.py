@@ -119,6 +119,26 @@ def test_a_batch_is_checked_and_told_from_a_single_one():
         host.batch(np.full(4, np.nan))
 
 
-def test_an_opened_environment_is_opened_again_as_vectors():
-    host = open_environment("FrozenLake-v1")
-    assert open_vectors(host).num_states == 16
+@pytest.mark.parametrize("wrong", [[[0.0] * 4, [0.0] * 3], np.zeros((2, 2, 4)), "north", None])
+def test_what_is_no_observation_is_refused(wrong):
+    with pytest.raises(UsageError):
+        open_vectors("CartPole-v1").batch(wrong)
+
+
+def test_no_observations_are_a_batch_too():
+    rows, single = open_vectors("CartPole-v1").batch(np.zeros((0, 4)))
+    assert rows.shape == (0, 4)
+    assert not single
+
+
+def test_an_opened_environment_is_opened_again_as_it_is_needed():
+    lake = open_environment("FrozenLake-v1")
+    as_vectors = open_vectors(lake)
+    assert as_vectors.num_states == 16
+    assert open_environment(as_vectors).spec(1).state_mask.shape == (16,)
+    with pytest.raises(UnsupportedSpaceError):
+        open_environment(open_vectors("CartPole-v1"))
+    with pytest.raises(UsageError, match="max_episode_steps"):
+        open_vectors(as_vectors, max_episode_steps=5)
+    weak, strong = (-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0)
+    assert open_vectors(open_vectors("Pendulum-v1", weak), strong).action(0) == -2.0

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from metaql.tasks.host import HostEnvironment
 
 DEFAULT_AGENT, NEWEST = "finite", "newest"
+EPISODES = 50
+"""Of a lifetime, unless the agent was trained on a fixed number."""
 SURE = 0.9
 """Probability from which on an action is called the best."""
 
@@ -36,7 +38,12 @@ def adapt(
             "newest: the newest run."
         ),
     ] = DEFAULT_AGENT,
-    episodes: Annotated[int, Parameter(help="Episodes the agent has for this task.")] = 50,
+    episodes: Annotated[
+        int | None,
+        Parameter(
+            help="Episodes for this task; default: 50, a recurrent agent as many as trained on."
+        ),
+    ] = None,
     env_option: Annotated[
         tuple[str, ...],
         Parameter(
@@ -56,15 +63,16 @@ def adapt(
     """
     common = common or Common()
     output = common.output()
-    if episodes < 1:
+    if episodes is not None and episodes < 1:
         raise UsageError("`--episodes` must be at least 1.", f"Got {episodes}.")
     options = key_values(env_option, "--env-option")
     source = agent if agent != NEWEST else _newest(common.runs_dir)
-    output.say(f"metaql adapt: {env_id}, agent {source}, {episodes} episodes")
+    output.say(f"metaql adapt: {env_id}, agent {source}")
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
 
     loaded = load(source)
+    count: int = episodes or getattr(loaded, "usual_episodes", EPISODES)
     opened = getattr(loaded, "open", open_environment)
     host: HostEnvironment = opened(env_id, **options)
     if not host.has_time_limit:
@@ -73,7 +81,7 @@ def adapt(
             "To set one: --env-option max_episode_steps=200"
         )
     say = printer(output)
-    adapted = loaded.adapt(host, episodes=episodes, seed=common.seed, on_episode=say)
+    adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
     warnings: list[str] = getattr(adapted, "warnings", [])

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from metaql.types import Task
 
 
+EPISODES = 20
+"""Of a lifetime, unless the agent was trained on a fixed number."""
+
+
 def evaluate(
     run: Annotated[Path, Parameter(help="A run folder: RUNS_DIR/FAMILY/TIME-sSEED.")],
     /,
     *,
     runs: Annotated[int, Parameter(help="Lifetimes per learner.")] = 200,
-    episodes: Annotated[int, Parameter(help="Episodes per lifetime.")] = 20,
+    episodes: Annotated[
+        int | None,
+        Parameter(
+            help="Episodes per lifetime; default: 20, a recurrent agent as many as trained on."
+        ),
+    ] = None,
     task: Annotated[
         int | None,
         Parameter(help="Number of a test task; default: the family's own held-out task, else 0."),
@@ -41,11 +50,7 @@ def evaluate(
     """
     common = common or Common()
     output = common.output()
-    if runs < 2 or episodes < 1 or (task or 0) < 0:
-        raise UsageError(
-            "`--runs` must be at least 2, `--episodes` at least 1, `--task` at least 0.",
-            f"Got {runs}, {episodes} and {task}.",
-        )
+    _check(runs, episodes, task)
     output.say(f"metaql evaluate: {run}")
     plan = read(run)
     with Progress(output.words) as progress:
@@ -56,15 +61,15 @@ def evaluate(
         from metaql.meta.agent import load
 
         agent, family = load(run), plan.make_family()
+        count: int = episodes or getattr(agent, "usual_episodes", EPISODES)
         chosen, words = choose(family, task, common.seed)
         progress(STARTING, 1.0)
-        progress("Comparison", 0.0)
         lives = compare(
             agent,
             family,
             chosen,
             runs=runs,
-            episodes=episodes,
+            episodes=count,
             seed=common.seed,
             on_progress=progress,
         )
@@ -72,7 +77,7 @@ def evaluate(
         found = summarise(lives.rows, lives.levels, score=score)
     report = Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
-        summary=f"Task: {words}. Each lifetime is {episodes} episodes.",
+        summary=f"Task: {words}. Each lifetime is {count} episodes.",
         findings=found,
         adaptation=None,
         command=command_line(),
@@ -83,6 +88,15 @@ def evaluate(
     print_findings(output, found)
     output.say(f"\nReport: {path}")
     output.document({"run": run, "task": words, "report": path, **as_document(found, None)})
+
+
+def _check(runs: int, episodes: int | None, task: int | None) -> None:
+    """Raise `UsageError` for numbers out of range."""
+    if runs < 2 or (episodes is not None and episodes < 1) or (task or 0) < 0:
+        raise UsageError(
+            "`--runs` must be at least 2, `--episodes` at least 1, `--task` at least 0.",
+            f"Got {runs}, {episodes} and {task}.",
+        )
 
 
 def choose(family: TaskFamily, number: int | None, seed: int) -> tuple[Task, str]:

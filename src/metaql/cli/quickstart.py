@@ -115,7 +115,6 @@ def comparison(agent: Agent, plan: Plan, runs: int, progress: Progress) -> Findi
     from metaql.evaluate.summary import summarise
     from metaql.tasks.families import FrozenLake
 
-    progress("Comparison", 0.0)
     family = plan.make_family()
     if not isinstance(family, FrozenLake):
         raise UsageError("The quickstart is about frozen lakes.", f"Got {plan.family!r}.")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaql.embedding.embed import Clock
+from metaql.errors import UnsupportedSpaceError
 from metaql.types import Observation, PRNGKey, Task, TaskSpec, Transition
 
 CLOCK_FACTS = 4
@@ -75,11 +76,23 @@ class Sight(eqx.Module):
 
 
 def sight_of(task: Task) -> Sight:
-    """How observations of a family's tasks are seen, from one of its tasks."""
+    """How observations of a family's tasks are seen, from one of its tasks.
+
+    Raises:
+        UnsupportedSpaceError: they are neither numbers of states nor vectors of numbers.
+    """
     example = jax.eval_shape(lambda: task.observe(task.reset(jax.random.key(0))))
-    if jnp.issubdtype(example.dtype, jnp.integer):
-        return Sight(numbers=task.spec(1).state_mask.shape[0])
-    return Sight(entries=example.shape[0])
+    shape, states = getattr(example, "shape", None), task.spec(1).state_mask.shape[0]
+    whole = shape is not None and jnp.issubdtype(example.dtype, jnp.integer)
+    if shape == () and whole and states:
+        return Sight(numbers=states)
+    if shape is not None and len(shape) == 1 and shape[0] and not states:
+        return Sight(entries=shape[0])
+    raise UnsupportedSpaceError(
+        "`observe` must return a vector [D], or the number of a state where `spec` has a `state_mask`.",
+        f"It returns {example}, and the `state_mask` has {states} entries.",
+        "A single value is a vector of one: `value[None]`.",
+    )
 
 
 def clock_facts(clock: Clock, spec: TaskSpec) -> Float[Array, " F"]:

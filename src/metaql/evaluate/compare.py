@@ -53,6 +53,7 @@ def compare(
     """
     learners = learners_for(agent, task)
     rows = {}
+    on_progress("Comparison", 0.0, {})
     for index, (name, learner) in enumerate(learners.items()):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
 
@@ -76,10 +77,11 @@ def learners_for(agent: AnyAgent, task: Task) -> dict[str, Learner]:
         return {AGENT: agent.learner_for(num_states, num_actions), **baselines(task)}
     if not isinstance(agent, RecurrentAgent):
         raise UnsupportedSpaceError(
-            "Tasks whose observations are vectors need a RecurrentQ.", f"Got {agent}."
+            "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {agent}."
         )
-    blind = eqx.tree_at(lambda q: q.epsilon, agent.learner, jnp.ones(()))
-    return {AGENT: agent.learner, "acting at random": blind}
+    learner = agent.learner_on(task)
+    blind = eqx.tree_at(lambda q: q.epsilon, learner, jnp.ones(()))
+    return {AGENT: learner, "acting at random": blind}
 
 
 def baselines(task: FiniteTask) -> dict[str, Learner]:

@@ -138,7 +138,7 @@ def load(path: str | Path) -> AnyAgent:
     """Load an agent: a folder it was saved to, a run folder, or the name of a shipped one.
 
     Returns:
-        An agent of the class that was saved; both adapt in the same way.
+        An agent of the class that was saved; all adapt in the same way.
 
     Raises:
         CheckpointError: nothing there, or it is damaged or of another version.

@@ -117,6 +117,12 @@ def config_class(family: TaskFamily, agent: str) -> type[MetaTrainConfig] | type
         UnknownNameError: no such agent.
         ConfigError: an agent that cannot learn such a family.
     """
+    if not isinstance(family, TaskFamily):
+        raise ConfigError(
+            "`family` must be a family of tasks.",
+            f"Got {family!r}.",
+            "Make one: metaql.families.cart_pole(), say.",
+        )
     if agent not in AGENTS:
         raise unknown_name("`agent`", agent, AGENTS)
     if agent == "belief" and not isinstance(family, Family):

@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from metaql import checkpoint
-from metaql.embedding.recurrent import Sight
+from metaql.embedding.recurrent import Sight, sight_of
 from metaql.errors import UnsupportedSpaceError, UsageError
 from metaql.meta.adapt import Lived, TurnCompanion, check_request, live_on_host
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.tasks.host import HostEnvironment, open_environment
 from metaql.tasks.vectors import open_vectors
+from metaql.types import Task
 
 KIND = "recurrent-agent"
 
@@ -44,13 +45,27 @@ class RecurrentAgent:
         """A."""
         return self.learner.network.out.weight.shape[0]
 
+    @property
+    def usual_episodes(self) -> int:
+        """Most episodes that a lifetime had in training."""
+        return int(self.card["train"]["episodes"][1])
+
     def learner_for(self, num_states: int, num_actions: int) -> RecurrentQ:
         """The learner for finite tasks of this shape.
 
         Raises:
             UnsupportedSpaceError: trained on tasks of another shape.
         """
-        self._check(num_states, num_actions, "the task")
+        self._check(Sight(numbers=num_states), num_actions, "the task")
+        return self.learner
+
+    def learner_on(self, task: Task) -> RecurrentQ:
+        """The learner for a task of any kind.
+
+        Raises:
+            UnsupportedSpaceError: trained on tasks with other observations or actions.
+        """
+        self._check(sight_of(task), task.spec(1).action_mask.shape[0], "the task")
         return self.learner
 
     def open(self, env: Any, **kwargs: Any) -> HostEnvironment:
@@ -69,7 +84,7 @@ class RecurrentAgent:
         self,
         env: Any,
         *,
-        episodes: int = 10,
+        episodes: int | None = None,
         seed: int = 0,
         on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
     ) -> RecurrentAdapted:
@@ -78,7 +93,8 @@ class RecurrentAgent:
         Args:
             env: a Gymnasium id or environment with the observations and actions of the family it was
                 trained on, or what `open_environment` made of one.
-            episodes: how many; the agent is told, and explores accordingly.
+            episodes: how many; the agent is told, and explores accordingly. None: the most that a lifetime
+                had in training; of more it knows nothing (`RecurrentAdapted.warnings` says so).
             seed: of the environment's first reset and of the agent.
             on_episode: called after each episode with its index, return and length.
 
@@ -89,9 +105,13 @@ class RecurrentAgent:
             EnvironmentFaultError: the environment broke its contract; the error's ``adapted``
                 attribute holds what was learned until then.
         """
+        episodes = self.usual_episodes if episodes is None else episodes
         check_request(episodes, seed)
         host = self.open(env)
-        self._check(host.num_states, host.num_actions, host.name)
+        size = host.num_states
+        sight = Sight(numbers=size) if self.learner.sight.numbers else Sight(entries=size)
+        self._check(sight, host.num_actions, host.name)
+        warnings = self._warnings(episodes)
 
         def conclude(memory: Context, lived: Lived) -> RecurrentAdapted:
             return RecurrentAdapted(
@@ -100,20 +120,27 @@ class RecurrentAgent:
                 learner=self.learner,
                 memory=memory,
                 host=host,
+                warnings=warnings,
             )
 
         companion = TurnCompanion(self.learner, host.spec(episodes), seed, conclude)
         return live_on_host(companion, host, episodes, seed, on_episode)
 
-    def _check(self, num_states: int, num_actions: int, what: str) -> None:
-        wanted, given = (self.learner.sight.size, self.num_actions), (num_states, num_actions)
-        if wanted != given:
-            unit = "states" if self.learner.sight.numbers else "observation entries"
+    def _warnings(self, episodes: int) -> list[str]:
+        low, high = self.card["train"]["episodes"]
+        if low <= episodes <= high:
+            return []
+        trained = f"{low} to {high}" if low < high else str(high)
+        return [f"Trained on lifetimes of {trained} episodes, asked for {episodes}."]
+
+    def _check(self, sight: Sight, num_actions: int, what: str) -> None:
+        own = self.learner.sight
+        if (own.numbers, own.size, self.num_actions) != (sight.numbers, sight.size, num_actions):
             raise UnsupportedSpaceError(
                 f"RecurrentQ fits tasks with the spaces of {self.family_name!r} only: "
-                f"{wanted[0]} {unit} and {wanted[1]} actions.",
-                f"{what} has {given[0]} and {given[1]}.",
-                "Train on a family with its spaces, or take an agent for any finite task: finite.",
+                f"{_words(own)} and {self.num_actions} actions.",
+                f"{what} has {_words(sight)} and {num_actions}.",
+                "Train on a family with these spaces; any finite task is for the agent `finite`.",
             )
 
     def save(self, path: str | Path) -> None:
@@ -136,6 +163,10 @@ class RecurrentAgent:
             "card": self.card,
         }
         checkpoint.save(path, self.learner, kind=KIND, extra=extra)
+
+
+def _words(sight: Sight) -> str:
+    return f"{sight.size} {'states' if sight.numbers else 'observation entries'}"
 
 
 def load_recurrent(folder: Path) -> RecurrentAgent:
@@ -187,6 +218,8 @@ class RecurrentAdapted:
     memory: Context
     """What it knows of the task."""
     host: HostEnvironment
+    warnings: list[str]
+    """What is unlike training."""
 
     def __repr__(self) -> str:
         """One line: memory and weights would fill pages."""
@@ -221,9 +254,15 @@ class RecurrentAdapted:
                 "`predict` of RecurrentQ is deterministic.", "Got deterministic=False."
             )
         rows, single = self.host.batch(obs)
-        steps = np.zeros(len(rows), np.float32) if state is None else np.atleast_1d(state)
-        if episode_start is not None:
-            steps = np.where(np.atleast_1d(episode_start), 0.0, steps)
+        try:
+            begun = False if episode_start is None else np.asarray(episode_start, bool)
+            steps = np.where(begun, 0.0, 0.0 if state is None else np.asarray(state, np.float32))
+            steps = np.broadcast_to(steps, len(rows))
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"`state` and `episode_start` belong to {len(rows)} observations.",
+                f"Got {state!r} and {episode_start!r}.",
+            ) from error
         clock = self.memory.clock._replace(episode=self.memory.spec.episodes - 1.0)
         memory = self.memory._replace(clock=clock)
         values = _values(self.learner, memory, steps.astype(np.float32), jnp.asarray(rows))

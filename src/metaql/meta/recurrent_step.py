@@ -132,8 +132,9 @@ def adjusted(learner: RecurrentQ, segments: Segment, discount: float) -> Recurre
     seen, alive = segments.note.transition, segments.alive
     sight = learner.sight
     if not sight.numbers:
-        rows = seen.next_state.reshape(-1, sight.size)
-        sight = sight.after(rows, alive.reshape(-1).astype(jnp.float32))
+        # Acted in or arrived in: the first of an episode and the true last one count too.
+        rows = jnp.stack([seen.state, seen.next_state]).reshape(-1, sight.size)
+        sight = sight.after(rows, jnp.tile(alive.reshape(-1).astype(jnp.float32), 2))
     unit = jnp.maximum(learner.unit, (jnp.abs(seen.reward) * alive).max())
     changed = eqx.tree_at(lambda q: (q.sight, q.unit), learner, (sight, unit))
     scale = jnp.where(unit > 0, unit * _returns_per_reward(discount), 1.0)

@@ -194,8 +194,9 @@ def open_environment(env: Any, **kwargs: Any) -> HostEnvironment:
         (16, 4, 100)
     """
     if isinstance(env, HostEnvironment):
-        _refuse(kwargs)
-        return env
+        refuse_options(kwargs)
+        # What was opened as something else is opened anew: its spaces may not be finite.
+        return env if type(env) is HostEnvironment else HostEnvironment(env.env)
     return HostEnvironment(plain_environment(env, kwargs))
 
 
@@ -203,7 +204,7 @@ def plain_environment(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
     """The environment itself; arguments and errors as in `open_environment`."""
     if isinstance(env, str):
         return _make(env, kwargs)
-    _refuse(kwargs)
+    refuse_options(kwargs)
     if not isinstance(env, gymnasium.Env):
         raise UnsupportedSpaceError(
             "`env` must be an id or a `gymnasium.Env`.",
@@ -213,7 +214,7 @@ def plain_environment(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
     return env
 
 
-def _refuse(kwargs: dict[str, Any]) -> None:
+def refuse_options(kwargs: dict[str, Any]) -> None:
     """Raise if options are given with something that is already made."""
     if kwargs:
         raise UsageError(

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metaql.errors import EnvironmentFaultError, UnsupportedSpaceError, UsageError
-from metaql.tasks.host import HostEnvironment, plain_environment
+from metaql.tasks.host import HostEnvironment, plain_environment, refuse_options
 from metaql.types import TaskSpec
 
 _SLACK = 1e-4
@@ -79,14 +79,17 @@ class VectorEnvironment(HostEnvironment):
         Raises:
             UsageError: one that is outside the environment's space.
         """
-        shape = getattr(self._space, "shape", None)
-        many = isinstance(observations, np.ndarray | list) and np.shape(observations)[1:] == shape
-        rows = list(observations) if many else [observations]
+        wanted = 1 + len(self._space.shape or ())
         try:
+            many = isinstance(observations, np.ndarray | list) and np.ndim(observations) == wanted
+            rows = list(observations) if many else [observations]
             found = [self._to_state(row, "predict") for row in rows]
-        except EnvironmentFaultError as error:
-            raise UsageError(error.rule, error.evidence) from error
-        return np.stack(found), not many
+        except (EnvironmentFaultError, ValueError) as error:
+            raise UsageError(
+                f"Observations are one of {self._space}, or an array of them [N, ...].",
+                f"Got {observations!r}.",
+            ) from error
+        return np.asarray(found, np.float32).reshape(-1, self.num_states), not many
 
     def _to_state(self, observation: Any, where: str) -> np.ndarray:
         space = self._space
@@ -132,7 +135,7 @@ def open_vectors(
         (4, 2, 500)
     """
     if isinstance(env, HostEnvironment):
-        return (
-            env if isinstance(env, VectorEnvironment) else open_vectors(env.env, levels, **kwargs)
-        )
+        refuse_options(kwargs)
+        same = isinstance(env, VectorEnvironment) and env.levels == levels
+        return env if same else VectorEnvironment(env.env, levels)
     return VectorEnvironment(plain_environment(env, kwargs), levels)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from metaql.errors import ConfigError
-from metaql.tasks.families.base import TaskFamily, split_key
-from metaql.tasks.families.physics import Range, banded, drawn, sign, spec_of
+from metaql.tasks.families.base import split_key
+from metaql.tasks.families.physics import PhysicsFamily, Range, banded, drawn, sign, spec_of
 from metaql.types import Outcome, PRNGKey, TaskSpec
 
 UPPER = Range(0.7, 1.3, 0.5, 1.6)
@@ -82,29 +80,12 @@ class AcrobotTask(NamedTuple):
         return jnp.stack([*angles, state[2], state[3]])
 
 
-class Acrobot(TaskFamily):
+class Acrobot(PhysicsFamily):
     """Acrobots to be swung up, half of them with the torque the wrong way round."""
 
     name: ClassVar[str] = "acrobot"
     summary: ClassVar[str] = "Acrobot-v1 with links of hidden mass and hidden direction of torque"
     baselines: ClassVar[Mapping[str, float]] = {"random": -200.0}
-
-    horizon: int = eqx.field(static=True)
-    beyond: bool = eqx.field(static=True)
-
-    def __init__(self, *, horizon: int = 200, beyond: bool = False) -> None:
-        """Choose the episodes.
-
-        Args:
-            horizon: steps of an episode at most.
-            beyond: masses from outside their ranges: extrapolation.
-
-        Raises:
-            ConfigError: an argument out of range.
-        """
-        if horizon < 1:
-            raise ConfigError("`acrobot` needs horizon >= 1.", f"Got {horizon}.")
-        self.horizon, self.beyond = horizon, beyond
 
     def sample(self, key: PRNGKey, split: str) -> AcrobotTask:
         """Draw one acrobot."""
@@ -115,8 +96,3 @@ class Acrobot(TaskFamily):
             direction=sign(key_sign),
             horizon=jnp.asarray(self.horizon, jnp.int32),
         )
-
-    @classmethod
-    def toy(cls) -> Acrobot:
-        """Short episodes."""
-        return cls(horizon=20)

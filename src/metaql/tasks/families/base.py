@@ -83,5 +83,10 @@ def check_split(split: str) -> None:
 
 
 def split_key(key: PRNGKey, split: str) -> PRNGKey:
-    """A key whose draws belong to one split: for families of infinitely many tasks."""
+    """A key whose draws belong to one split: for families of infinitely many tasks.
+
+    Raises:
+        UnknownNameError: no such split.
+    """
+    check_split(split)
     return jax.random.fold_in(key, SPLITS.index(split))

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from metaql.errors import ConfigError
-from metaql.tasks.families.base import TaskFamily, split_key
-from metaql.tasks.families.physics import Range, banded, drawn, sign, spec_of
+from metaql.tasks.families.base import split_key
+from metaql.tasks.families.physics import PhysicsFamily, Range, banded, drawn, sign, spec_of
 from metaql.types import Outcome, PRNGKey, TaskSpec
 
 FORCE = Range(5.0, 15.0, 3.0, 20.0)
@@ -64,29 +62,12 @@ class CartPoleTask(NamedTuple):
         return state
 
 
-class CartPole(TaskFamily):
+class CartPole(PhysicsFamily):
     """Carts that are pushed by 5 to 15 N, half of them the wrong way round, under poles of 0.5 to 2 m."""
 
     name: ClassVar[str] = "cart_pole"
     summary: ClassVar[str] = "CartPole-v1 with hidden pole, and force of hidden size and sign"
     baselines: ClassVar[Mapping[str, float]] = {"random": 22.9}
-
-    horizon: int = eqx.field(static=True)
-    beyond: bool = eqx.field(static=True)
-
-    def __init__(self, *, horizon: int = 200, beyond: bool = False) -> None:
-        """Choose the episodes.
-
-        Args:
-            horizon: steps of an episode at most.
-            beyond: force, length and mass from outside their ranges: extrapolation.
-
-        Raises:
-            ConfigError: an argument out of range.
-        """
-        if horizon < 1:
-            raise ConfigError("`cart_pole` needs horizon >= 1.", f"Got {horizon}.")
-        self.horizon, self.beyond = horizon, beyond
 
     def sample(self, key: PRNGKey, split: str) -> CartPoleTask:
         """Draw one cart."""
@@ -97,8 +78,3 @@ class CartPole(TaskFamily):
             mass=drawn(key_mass, MASS, self.beyond),
             horizon=jnp.asarray(self.horizon, jnp.int32),
         )
-
-    @classmethod
-    def toy(cls) -> CartPole:
-        """Short episodes."""
-        return cls(horizon=20)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from metaql.errors import ConfigError
-from metaql.tasks.families.base import SPLITS, Family, check_split, split_key
+from metaql.tasks.families.base import SPLITS, Family, split_key
 from metaql.tasks.families.grid import neighbours
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
@@ -49,9 +49,9 @@ class HiddenGoal(Family):
 
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one goal of the split."""
-        check_split(split)
+        key = split_key(key, split)
         goals = jnp.asarray(self.goals[split], jnp.int32)
-        return self.task(goals[jax.random.randint(split_key(key, split), (), 0, len(goals))])
+        return self.task(goals[jax.random.randint(key, (), 0, len(goals))])
 
     def task(self, goal: Int[Array, ""] | int) -> FiniteTask:
         """The task with its goal in this cell."""

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from metaql.errors import ConfigError
-from metaql.tasks.families.base import TaskFamily, split_key
-from metaql.tasks.families.physics import Range, banded, drawn, sign, spec_of
+from metaql.tasks.families.base import split_key
+from metaql.tasks.families.physics import PhysicsFamily, Range, banded, drawn, sign, spec_of
 from metaql.types import Outcome, PRNGKey, TaskSpec
 
 GRAVITY = Range(6.0, 14.0, 4.0, 16.0)
@@ -60,30 +58,13 @@ class PendulumTask(NamedTuple):
         return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
 
 
-class Pendulum(TaskFamily):
+class Pendulum(PhysicsFamily):
     """Pendulums to be swung up and held, half of them with the torque the wrong way round."""
 
     name: ClassVar[str] = "pendulum"
     summary: ClassVar[str] = "Pendulum-v1 with hidden gravity, mass and direction of torque"
     baselines: ClassVar[Mapping[str, float]] = {"random": -1275.0}
     levels: ClassVar[tuple[float, ...] | None] = TORQUES
-
-    horizon: int = eqx.field(static=True)
-    beyond: bool = eqx.field(static=True)
-
-    def __init__(self, *, horizon: int = 200, beyond: bool = False) -> None:
-        """Choose the episodes.
-
-        Args:
-            horizon: steps of an episode.
-            beyond: gravity and mass from outside their ranges: extrapolation.
-
-        Raises:
-            ConfigError: an argument out of range.
-        """
-        if horizon < 1:
-            raise ConfigError("`pendulum` needs horizon >= 1.", f"Got {horizon}.")
-        self.horizon, self.beyond = horizon, beyond
 
     def sample(self, key: PRNGKey, split: str) -> PendulumTask:
         """Draw one pendulum."""
@@ -94,8 +75,3 @@ class Pendulum(TaskFamily):
             direction=sign(key_sign),
             horizon=jnp.asarray(self.horizon, jnp.int32),
         )
-
-    @classmethod
-    def toy(cls) -> Pendulum:
-        """Short episodes."""
-        return cls(horizon=20)

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from metaql.errors import ConfigError
+from metaql.tasks.families.base import TaskFamily
 from metaql.types import PRNGKey, TaskSpec
 
 BANDS = {"train": (0, 1, 3, 4, 6, 7), "validation": (2,), "test": (5,)}
@@ -67,3 +70,26 @@ def spec_of(horizon: Int[Array, ""], actions: int, episodes: Int[Array, ""] | in
         horizon=horizon,
         episodes=jnp.asarray(episodes, jnp.int32),
     )
+
+
+class PhysicsFamily(TaskFamily):
+    """A family of such tasks; subclasses say how one is drawn.
+
+    Raises:
+        ConfigError: a horizon below 1.
+    """
+
+    horizon: int = eqx.field(static=True, default=200, kw_only=True)
+    """Steps of an episode at most."""
+    beyond: bool = eqx.field(static=True, default=False, kw_only=True)
+    """Constants from outside their ranges: extrapolation."""
+
+    def __check_init__(self) -> None:
+        """Check the range, whatever the subclass."""
+        if self.horizon < 1:
+            raise ConfigError(f"`{self.name}` needs horizon >= 1.", f"Got {self.horizon}.")
+
+    @classmethod
+    def toy(cls) -> PhysicsFamily:
+        """Short episodes."""
+        return cls(horizon=20)
