@@ -1,8 +1,24 @@
-"""Settings of every test: programs are compiled quickly rather than well."""
+"""Settings of every test: programs are compiled quickly rather than well, and given up in time."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 # Before JAX is imported. Tests compile hundreds of programs and run each for moments.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
+MAPPINGS, MANY = Path("/proc/self/maps"), 20_000
+"""Every compiled program holds mappings of memory; Linux gives a process 65,530."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs():
+    """Programs of a module are given up after it, once there are many."""
+    yield
+    if MAPPINGS.is_file() and MAPPINGS.read_bytes().count(b"\n") > MANY:
+        import jax
+
+        jax.clear_caches()
