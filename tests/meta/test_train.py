@@ -19,7 +19,8 @@ from metaql.embedding.prior import fit_prior
 from metaql.errors import CheckpointError, ConfigError
 from metaql.meta.experience import q_learning_experience
 from metaql.meta.groups import groups_of, prior_name
-from metaql.meta.train import CHECKPOINT_FOLDER, meta_train
+from metaql.meta.loop import CHECKPOINT_FOLDER
+from metaql.meta.train import meta_train
 from metaql.policy.beliefq import BeliefQ
 from metaql.runs import read_metrics
 from metaql.tasks.families.base import Family

@@ -1,12 +1,18 @@
-"""Iterations of a training that writes figures, checkpoints and what Ctrl-C left of it."""
+"""What every meta-training shares: its folder, its checkpoints, its iterations and what Ctrl-C leaves."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import equinox as eqx
+
+from metaql import checkpoint
+from metaql.config import to_dict
+from metaql.meta.agent import AGENT_FOLDER
 from metaql.runs import MetricsWriter
 
 OnProgress = Callable[[str, float, Mapping[str, Any]], None]
@@ -14,51 +20,112 @@ OnProgress = Callable[[str, float, Mapping[str, Any]], None]
 CHECKPOINT_FOLDER = "checkpoint"
 """Where a run folder keeps its checkpoints."""
 STAGE = "meta-training"
+
+
+class Settings(Protocol):
+    """What a session needs of its configuration."""
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Iterations between two checkpoints."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the whole run."""
+        ...
+
+
+class Saved(Protocol):
+    """What a session needs of the agent it makes."""
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a folder."""
+        ...
+
+
+Config = TypeVar("Config", bound=Settings)
 Training = TypeVar("Training")
+Made = TypeVar("Made", bound=Saved)
 
 
-class Plan(NamedTuple):
-    """How many iterations, and how often to save."""
+class Session(abc.ABC, Generic[Config, Training, Made]):
+    """One call of a trainer: what does not change while it runs."""
 
-    done: int
-    total: int
-    every: int
+    def __init__(
+        self, config: Config, seed: int, run: Path | None, on_progress: OnProgress
+    ) -> None:
+        self.config, self.seed, self.run, self.on_progress = config, seed, run, on_progress
+        self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
+        self._held: dict[int, tuple[int, Any]] = {}
 
+    @abc.abstractmethod
+    def start(self) -> Training:
+        """The state before the first iteration."""
 
-def iterate(
-    training: Training,
-    plan: Plan,
-    step: Callable[[Training, int], tuple[Training, Mapping[str, Any]]],
-    save: Callable[[Training, int], None],
-    *,
-    run: Path | None,
-    on_progress: OnProgress,
-) -> Training:
-    """Go on from ``plan.done`` to ``plan.total``; Ctrl-C saves and goes through.
+    @abc.abstractmethod
+    def blank(self) -> Training:
+        """A state of the same shape, cheap to trace."""
 
-    Args:
-        training: the state.
-        plan: how long.
-        step: one iteration: state and figures after it.
-        save: keeps a state and the number of iterations behind it.
-        run: folder for ``metrics.jsonl``; None: nowhere.
-        on_progress: hears of every iteration.
-    """
-    reached = (training, plan.done)  # one name: Ctrl-C finds both or neither
-    on_progress(STAGE, plan.done / plan.total, {})
-    writer = contextlib.nullcontext() if run is None else MetricsWriter(run, keep=plan.done)
-    with writer as metrics:
-        try:
-            while reached[1] < plan.total:
-                after, row = step(*reached)
-                if metrics is not None:
-                    metrics.write(row)
-                reached = (after, reached[1] + 1)
-                if reached[1] % plan.every == 0 and reached[1] < plan.total:
-                    save(*reached)
-                on_progress(STAGE, reached[1] / plan.total, row)
-        except KeyboardInterrupt:
-            save(*reached)
-            raise
-        save(*reached)
-    return reached[0]
+    @abc.abstractmethod
+    def done(self, training: Training) -> int:
+        """Iterations behind a state."""
+
+    @abc.abstractmethod
+    def step(self, training: Training, iteration: int) -> tuple[Training, Mapping[str, Any]]:
+        """One iteration: state and figures after it."""
+
+    @abc.abstractmethod
+    def agent(self, training: Training) -> Made:
+        """The agent as it stands."""
+
+    def held(self, group: int, epoch: int, draw: Callable[[], Any]) -> Any:
+        """What ``draw`` makes for a group, kept until its next epoch."""
+        if group not in self._held or self._held[group][0] != epoch:
+            self._held[group] = (epoch, draw())
+        return self._held[group][1]
+
+    def train(self, *, resume: bool) -> Made:
+        """From the start, or from the newest intact checkpoint, to the end."""
+        if resume:
+            return self.agent(self._iterate(self._restore()))
+        training = self.start()
+        self._save(training, 0)
+        return self.agent(self._iterate(training))
+
+    def _restore(self) -> Training:
+        if self.store is None:
+            raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
+        like = eqx.filter_eval_shape(self.blank)
+        self._held.clear()  # what was filled while tracing holds no numbers
+        return self.store.load_latest(like).tree
+
+    def _iterate(self, training: Training) -> Training:
+        """Go on to the end; Ctrl-C saves and goes through."""
+        first, total = self.done(training), self.config.iterations
+        reached = (training, first)  # one name: Ctrl-C finds both or neither
+        self.on_progress(STAGE, first / total, {})
+        writer = (
+            contextlib.nullcontext() if self.run is None else MetricsWriter(self.run, keep=first)
+        )
+        with writer as metrics:
+            try:
+                while reached[1] < total:
+                    after, row = self.step(*reached)
+                    if metrics is not None:
+                        metrics.write(row)
+                    reached = (after, reached[1] + 1)
+                    if reached[1] % self.config.checkpoint_every == 0 and reached[1] < total:
+                        self._save(*reached)
+                    self.on_progress(STAGE, reached[1] / total, row)
+            except KeyboardInterrupt:
+                self._save(*reached)
+                raise
+            self._save(*reached)
+        return reached[0]
+
+    def _save(self, training: Training, rows: int) -> None:
+        """Checkpoint, and the agent as it stands."""
+        if self.store is not None and self.run is not None:
+            self.store.save(rows, training, {"seed": self.seed, "config": to_dict(self.config)})
+            self.agent(training).save(self.run / AGENT_FOLDER)

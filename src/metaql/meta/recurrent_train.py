@@ -9,11 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metaql import checkpoint
 from metaql.config import to_dict
 from metaql.embedding.recurrent import sight_of
-from metaql.meta.agent import AGENT_FOLDER
-from metaql.meta.loop import CHECKPOINT_FOLDER, OnProgress, Plan, iterate
+from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import (
@@ -45,12 +43,11 @@ def train_recurrent(
     on_progress: OnProgress,
 ) -> RecurrentAgent:
     """Train on the training tasks of ``family``; arguments and errors as in `metaql.meta_train`."""
-    session = _Session(family, config, seed, run, on_progress)
-    return session.train(session.restore() if resume else session.start())
+    return _Session(family, config, seed, run, on_progress).train(resume=resume)
 
 
-class _Session:
-    """One call of `train_recurrent`: what does not change while it runs."""
+class _Session(Session[RecurrentConfig, RecurrentState, RecurrentAgent]):
+    """One meta-training of RecurrentQ."""
 
     def __init__(
         self,
@@ -60,19 +57,12 @@ class _Session:
         run: Path | None,
         on_progress: OnProgress,
     ) -> None:
-        self.family, self.config, self.seed, self.run = family, config, seed, run
-        self.on_progress = on_progress
+        super().__init__(config, seed, run, on_progress)
+        self.family = family
         self.keys = _Keys(*jax.random.split(jax.random.key(seed), len(_Keys._fields)))
-        self.banks: tuple[int, Any] = (-1, None)
-        self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
 
     def start(self) -> RecurrentState:
         """Fresh weights, and the first lifetimes."""
-        state = self._first()
-        self._save(state, 0)
-        return state
-
-    def _first(self) -> RecurrentState:
         config, bank = self.config, self.bank(0)
         example = jax.tree.map(lambda x: x[0], bank)
         learner = RecurrentQ(
@@ -93,45 +83,32 @@ class _Session:
             iteration=jnp.zeros((), jnp.int32),
         )
 
-    def restore(self) -> RecurrentState:
-        """The newest intact checkpoint of the run."""
-        if self.store is None:
-            raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
-        return self.store.load_latest(self._first()).tree
+    def blank(self) -> RecurrentState:
+        """As at the start."""
+        return self.start()
 
     def bank(self, epoch: int) -> Any:
         """Tasks of one epoch: a function of seed and epoch alone."""
-        if self.banks[0] != epoch:
-            key = jax.random.fold_in(self.keys.bank, epoch)
-            self.banks = (epoch, self.family.tasks(key, self.config.bank, "train"))
-        return self.banks[1]
+        key = jax.random.fold_in(self.keys.bank, epoch)
+        return self.held(0, epoch, lambda: self.family.tasks(key, self.config.bank, "train"))
 
-    def train(self, state: RecurrentState) -> RecurrentAgent:
-        """Iterate to the end, with checkpoints; Ctrl-C writes one and goes through."""
-        config, done = self.config, int(state.iteration)
-        plan = Plan(done, config.iterations, config.checkpoint_every)
-        after = iterate(
-            state, plan, self._step, self._save, run=self.run, on_progress=self.on_progress
-        )
-        return self._agent(after)
+    def done(self, training: RecurrentState) -> int:
+        """Iterations behind a state."""
+        return int(training.iteration)
 
-    def _step(
-        self, state: RecurrentState, iteration: int
+    def step(
+        self, training: RecurrentState, iteration: int
     ) -> tuple[RecurrentState, dict[str, float]]:
+        """One iteration, on the bank of its epoch."""
         bank = self.bank(iteration // self.config.refresh)
-        after, figures = recurrent_step(bank, state, self.config)
+        after, figures = recurrent_step(bank, training, self.config)
         steps = (iteration + 1) * self.config.steps_per_iteration
         return after, {"env_steps": steps} | {k: float(v) for k, v in figures._asdict().items()}
 
-    def _save(self, state: RecurrentState, rows: int) -> None:
-        """Checkpoint, and the agent as it stands."""
-        if self.store is not None and self.run is not None:
-            self.store.save(rows, state, {"seed": self.seed, "config": to_dict(self.config)})
-            self._agent(state).save(self.run / AGENT_FOLDER)
-
-    def _agent(self, state: RecurrentState) -> RecurrentAgent:
-        steps = int(state.iteration) * self.config.steps_per_iteration
-        learner = eqx.tree_at(lambda q: q.epsilon, state.learner, jnp.zeros(()))
+    def agent(self, training: RecurrentState) -> RecurrentAgent:
+        """The agent as it stands; it explores no more."""
+        steps = int(training.iteration) * self.config.steps_per_iteration
+        learner = eqx.tree_at(lambda q: q.epsilon, training.learner, jnp.zeros(()))
         return RecurrentAgent(
             learner=learner,
             levels=self.family.levels,

@@ -9,14 +9,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metaql import checkpoint
 from metaql.config import build, to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
-from metaql.meta.agent import AGENT_FOLDER, Agent
+from metaql.meta.agent import Agent
 from metaql.meta.config import MetaTrainConfig, config_class
 from metaql.meta.groups import Group, fit_priors, groups_of
-from metaql.meta.loop import CHECKPOINT_FOLDER, OnProgress, Plan, iterate
+from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_train import train_recurrent
@@ -116,12 +115,11 @@ def meta_train(
             family, config, seed=seed, run=folder, resume=resume, on_progress=on_progress
         )
     session = _Session(cast(Family, family), config, seed, folder, on_progress)
-    snapshot = session.restore() if resume else session.start()
-    return session.train(snapshot)
+    return session.train(resume=resume)
 
 
-class _Session:
-    """One call of `meta_train`: what does not change while it runs."""
+class _Session(Session[MetaTrainConfig, _Snapshot, Agent]):
+    """One meta-training of BeliefQ."""
 
     def __init__(
         self,
@@ -131,16 +129,14 @@ class _Session:
         run: Path | None,
         on_progress: OnProgress,
     ) -> None:
-        self.family, self.config, self.run, self.on_progress = family, config, run, on_progress
-        self.seed = seed
+        super().__init__(config, seed, run, on_progress)
+        self.family = family
         self.keys = _Keys(*jax.random.split(jax.random.key(seed), len(_Keys._fields)))
         self.groups: tuple[Group, ...] = groups_of(family)
         belief = BeliefConfig(
             embedding=config.embedding, hidden=config.hidden, sweeps=config.sweeps
         )
         self.weights, self.frozen = split_weights(BeliefQ(self.keys.weights, config=belief))
-        self.banks: dict[int, tuple[int, FiniteTask, Answers]] = {}
-        self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
 
     def start(self) -> _Snapshot:
         """Stages before meta-training, then the first lifetimes."""
@@ -150,19 +146,10 @@ class _Session:
             self.keys.agents,
             lambda stage, done: self.on_progress(stage, done, {}),
         )
-        snapshot = _Snapshot(self._first_state(priors), priors)
-        self._save(snapshot, rows=0)
-        return snapshot
+        return _Snapshot(self._first_state(priors), priors)
 
-    def restore(self) -> _Snapshot:
-        """The newest intact checkpoint of the run."""
-        if self.store is None:
-            raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
-        like = eqx.filter_eval_shape(self._blank)
-        self.banks.clear()  # what was filled while tracing holds no numbers
-        return self.store.load_latest(like).tree
-
-    def _blank(self) -> _Snapshot:
+    def blank(self) -> _Snapshot:
+        """A snapshot with empty priors."""
         priors = {}
         for group in self.groups:
             if group.prior_name is not None:
@@ -194,43 +181,35 @@ class _Session:
 
     def bank(self, group: int, epoch: int) -> tuple[FiniteTask, Answers]:
         """Tasks of one epoch and their exact answers: a function of seed, group and epoch alone."""
-        held = self.banks.get(group)
-        if held is None or held[0] != epoch:
+
+        def draw() -> tuple[FiniteTask, Answers]:
             key = jax.random.fold_in(jax.random.fold_in(self.keys.bank, group), epoch)
             tasks = self.groups[group].family.tasks(key, self.config.bank, "train")
-            held = self.banks[group] = (epoch, tasks, solve(tasks))
-        return held[1], held[2]
+            return tasks, solve(tasks)
 
-    def train(self, snapshot: _Snapshot) -> Agent:
-        """Iterate to the end, with checkpoints; Ctrl-C writes one and goes through."""
-        config, done = self.config, int(snapshot.state.iteration)
-        plan = Plan(done, config.iterations, config.checkpoint_every)
-        after = iterate(
-            snapshot, plan, self._step, self._save, run=self.run, on_progress=self.on_progress
-        )
-        return self._agent(after)
+        return self.held(group, epoch, draw)
 
-    def _step(self, snapshot: _Snapshot, iteration: int) -> tuple[_Snapshot, dict[str, float]]:
+    def done(self, training: _Snapshot) -> int:
+        """Iterations behind a snapshot."""
+        return int(training.state.iteration)
+
+    def step(self, training: _Snapshot, iteration: int) -> tuple[_Snapshot, dict[str, float]]:
+        """One iteration on the group whose turn it is."""
         config, group = self.config, iteration % len(self.groups)
         bank, answers = self.bank(group, iteration // config.refresh)
-        prior = self._prior(group, snapshot.priors)
+        prior = self._prior(group, training.priors)
         state, progress = train_step(
-            snapshot.state, group, self.frozen, prior, bank, answers, config
+            training.state, group, self.frozen, prior, bank, answers, config
         )
         row = _figures(progress, (iteration + 1) * config.steps_per_iteration)
-        return snapshot._replace(state=state), row
+        return training._replace(state=state), row
 
-    def _save(self, snapshot: _Snapshot, rows: int) -> None:
-        """Checkpoint, and the agent as it stands."""
-        if self.store is not None and self.run is not None:
-            self.store.save(rows, snapshot, {"seed": self.seed, "config": to_dict(self.config)})
-            self._agent(snapshot).save(self.run / AGENT_FOLDER)
-
-    def _agent(self, snapshot: _Snapshot) -> Agent:
-        steps = int(snapshot.state.iteration) * self.config.steps_per_iteration
+    def agent(self, training: _Snapshot) -> Agent:
+        """The agent as it stands."""
+        steps = int(training.state.iteration) * self.config.steps_per_iteration
         return Agent(
-            learner=eqx.combine(snapshot.state.weights, self.frozen),
-            priors=snapshot.priors,
+            learner=eqx.combine(training.state.weights, self.frozen),
+            priors=training.priors,
             family_name=self.family.name,
             card={"seed": self.seed, "env_steps": steps, "train": to_dict(self.config)},
         )
