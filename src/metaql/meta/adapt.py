@@ -86,13 +86,28 @@ class Companion(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adaptation(abc.ABC):
-    """An agent that has adapted to one task, whatever the learner."""
+class Adaptation:
+    """An agent that has adapted to one task, whatever the learner and the task."""
 
     returns: Float[np.ndarray, " E"]
     """Return of every episode lived."""
     lengths: Int[np.ndarray, " E"]
     """Steps of every episode lived."""
+
+    def __repr__(self) -> str:
+        """One line: memory and weights would fill pages."""
+        mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
+        words = f"{len(self.returns)} episodes, mean return {mean}{self._size()}"
+        return f"{type(self).__name__}({words})"
+
+    def _size(self) -> str:
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class FiniteAdaptation(Adaptation, abc.ABC):
+    """The same for a finite task."""
+
     first_state: int
     first_action: int
 
@@ -109,13 +124,8 @@ class Adaptation(abc.ABC):
     def q_table(self) -> Float[np.ndarray, "S A"]:
         """Q(s, a) as believed."""
 
-    def __repr__(self) -> str:
-        """One line: memory and weights would fill pages."""
-        mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
-        return (
-            f"{type(self).__name__}({len(self.returns)} episodes, mean return {mean}, "
-            f"{self.shape[0]} states, {self.shape[1]} actions)"
-        )
+    def _size(self) -> str:
+        return f", {self.shape[0]} states, {self.shape[1]} actions"
 
     def predict(
         self,
@@ -145,7 +155,7 @@ class Adaptation(abc.ABC):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Adapted(Adaptation):
+class Adapted(FiniteAdaptation):
     """BeliefQ, adapted to one task."""
 
     learner: BeliefQ

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metaql.embedding.successors import is_full
-from metaql.meta.adapt import Adaptation, Lived, integer
+from metaql.meta.adapt import FiniteAdaptation, Lived, integer
 from metaql.meta.finite_memory import (
     FIRST_SLOTS,
     Rows,
@@ -169,7 +169,7 @@ class Beliefs(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class FiniteAdapted(Adaptation):
+class FiniteAdapted(FiniteAdaptation):
     """FiniteQ, adapted to one task.
 
     Values are of Q* as planned for: undiscounted with the whole horizon left where that is at most 16

@@ -11,12 +11,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from metaql import checkpoint
 from metaql.embedding.recurrent import Sight, sight_of
 from metaql.errors import UnsupportedSpaceError, UsageError
-from metaql.meta.adapt import Lived, TurnCompanion, check_request, live_on_host
+from metaql.meta.adapt import Adaptation, Lived, TurnCompanion, check_request, live_on_host
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.tasks.host import HostEnvironment, open_environment
 from metaql.tasks.vectors import open_vectors
@@ -206,25 +206,16 @@ def _values(
     return jax.vmap(one)(clock, seen)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecurrentAdapted:
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class RecurrentAdapted(Adaptation):
     """RecurrentQ, adapted to one task."""
 
-    returns: Float[np.ndarray, " E"]
-    """Return of every episode lived."""
-    lengths: Int[np.ndarray, " E"]
-    """Steps of every episode lived."""
     learner: RecurrentQ
     memory: Context
     """What it knows of the task."""
     host: HostEnvironment
     warnings: list[str]
     """What is unlike training."""
-
-    def __repr__(self) -> str:
-        """One line: memory and weights would fill pages."""
-        mean = f"{float(self.returns.mean()):.4g}" if len(self.returns) else "none"
-        return f"RecurrentAdapted({len(self.returns)} episodes, mean return {mean})"
 
     def predict(
         self,

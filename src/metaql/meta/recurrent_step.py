@@ -116,11 +116,7 @@ def live_segment(
         return after, (Note(record.transition, clock), best, record.alive, onward * more)
 
     after, (notes, best, alive, going_on) = jax.lax.scan(body, life, length=config.segment_steps)
-    last = jnp.where(
-        after.memory.spec.action_mask,
-        learner.values(after.memory, task.observe(after.state)),
-        -jnp.inf,
-    ).max()
+    last = learner.values(after.memory, task.observe(after.state)).max()
     onward = jnp.concatenate([best[1:], last[None]])
     reward = notes.transition.reward
     target = lambda_returns(reward, config.discount * going_on, onward, config.trace)

@@ -104,9 +104,9 @@ class RecurrentQ(eqx.Module):
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
         """Greedy, or at random with probability ``epsilon``."""
         key_whether, key_action = jax.random.split(key)
-        mask = memory.spec.action_mask
-        values = jnp.where(mask, self.values(memory, state), -jnp.inf)
-        anything = jax.random.categorical(key_action, jnp.where(mask, 0.0, -jnp.inf))
+        values = self.values(memory, state)
+        possible = jnp.where(memory.spec.action_mask, 0.0, -jnp.inf)
+        anything = jax.random.categorical(key_action, possible)
         explores = jax.random.uniform(key_whether) < self.epsilon
         action = jnp.where(explores, anything, values.argmax()).astype(jnp.int32)
         return Decision(action, values, values)
@@ -121,9 +121,10 @@ class RecurrentQ(eqx.Module):
         return Context(self.reader.advance(memory.hidden, encoded), clock, memory.spec)
 
     def values(self, memory: Context, state: Observation) -> Float[Array, " A"]:
-        """Q(o, .): the discounted return of the rest of the lifetime."""
+        """Q(o, .): the discounted return of the rest of the lifetime; -inf at padded actions."""
         clock = clock_facts(memory.clock, memory.spec)
-        return self.scale * self.network(memory.hidden, self.sight(state), clock)
+        q = self.scale * self.network(memory.hidden, self.sight(state), clock)
+        return jnp.where(memory.spec.action_mask, q, -jnp.inf)
 
     def rescaled(self, scale: Float[Array, ""]) -> RecurrentQ:
         """The same values as multiples of another scale (van Hasselt et al. 2016, arXiv 1602.07714)."""
