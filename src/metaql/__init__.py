@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from metaql.tasks.families.base import TaskFamily
     from metaql.tasks.families.custom import ArrayFamily, environment_family
     from metaql.tasks.finite import FiniteTask, finite_task
+    from metaql.tasks.simulators import SimulatorFamily
 
     __version__: str
 
@@ -38,6 +39,7 @@ _HOME = {
     "RecurrentAgent": "metaql.meta.recurrent_agent",
     "RecurrentConfig": "metaql.meta.recurrent_config",
     "RecurrentQ": "metaql.policy.recurrentq",
+    "SimulatorFamily": "metaql.tasks.simulators",
     "TaskFamily": "metaql.tasks.families.base",
     "environment_family": "metaql.tasks.families.custom",
     "finite_task": "metaql.tasks.finite",
@@ -55,6 +57,7 @@ __all__ = [
     "RecurrentAgent",
     "RecurrentConfig",
     "RecurrentQ",
+    "SimulatorFamily",
     "TaskFamily",
     "__version__",
     "environment_family",

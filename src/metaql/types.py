@@ -29,7 +29,8 @@ class Transition(NamedTuple):
     """
 
     state: Observation
-    action: Int[Array, ""]
+    action: Int[Array, "*K"]
+    """A number, or one for each of an action's K parts."""
     reward: Float[Array, ""]
     next_state: Observation
     terminated: Bool[Array, ""]
@@ -43,8 +44,11 @@ class TaskSpec(NamedTuple):
 
     state_mask: Bool[Array, " S"]
     """True for states that exist; the rest is padding. Empty where observations are vectors."""
-    action_mask: Bool[Array, " A"]
-    """True for actions that exist; the rest is padding and must never be chosen."""
+    action_mask: Bool[Array, "*K A"]
+    """True for actions that exist; the rest is padding and must never be chosen.
+
+    A row for each part where an action has several (one per joint, say).
+    """
     horizon: Int[Array, ""]
     """Steps after which an episode is truncated."""
     episodes: Int[Array, ""]
@@ -66,7 +70,10 @@ class Outcome(NamedTuple):
 
 
 class Task(Protocol):
-    """What the lifetime loop needs of a task: a pytree of arrays with four pure functions."""
+    """What the lifetime loop needs of a task: a pytree of arrays with four pure functions.
+
+    One that changes during a lifetime has a fifth, ``at(episode, step) -> Task``: the one that holds then.
+    """
 
     @property
     def horizon(self) -> Int[Array, ""]:
@@ -81,7 +88,7 @@ class Task(Protocol):
         """Draw the first state of an episode."""
         ...
 
-    def step(self, key: PRNGKey, state: State, action: Int[Array, ""]) -> Outcome:
+    def step(self, key: PRNGKey, state: State, action: Int[Array, "*K"]) -> Outcome:
         """Draw the outcome of an action."""
         ...
 
@@ -93,10 +100,10 @@ class Task(Protocol):
 class Decision(NamedTuple):
     """What ``act`` returns: the action and the values it came from."""
 
-    action: Int[Array, ""]
-    values: Float[Array, " A"]
+    action: Int[Array, "*K"]
+    values: Float[Array, "*K A"]
     """Q(s, .) that the action was chosen from, exploration included; -inf at padded actions."""
-    estimate: Float[Array, " A"]
+    estimate: Float[Array, "*K A"]
     """Q(s, .) believed, without any bonus for exploring; ``predict`` is greedy on it."""
 
 

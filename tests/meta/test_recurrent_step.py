@@ -23,7 +23,7 @@ from metaql.meta.recurrent_step import (
     segment_loss,
     split_learner,
 )
-from metaql.policy.recurrentq import RecurrentQ
+from metaql.policy.recurrentq import RecurrentQ, Sizes
 from metaql.qlearning.td import lambda_returns
 from metaql.tasks.families import CartPole, Chain, GridNavi
 
@@ -35,8 +35,8 @@ CONFIG = RecurrentConfig(
 
 def learner_for(family, epsilon=0.3):
     task = family.sample(KEY, "train")
-    actions = task.spec(1).action_mask.shape[0]
-    learner = RecurrentQ(KEY, sight=sight_of(task), actions=actions, hidden=8, width=8)
+    actions = task.spec(1).action_mask.shape
+    learner = RecurrentQ(KEY, sight=sight_of(task), actions=actions, sizes=Sizes(8, 8))
     return eqx.tree_at(
         lambda q: (q.epsilon, q.unit, q.scale),
         learner,

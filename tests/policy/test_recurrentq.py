@@ -9,7 +9,8 @@ import numpy as np
 
 from metaql.embedding.recurrent import Sight
 from metaql.meta.lifetime import advance, begin_all, live
-from metaql.policy.recurrentq import RecurrentQ
+from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.qlearning.td import greedy_value, value_of
 from metaql.tasks.families import CartPole, GridNavi
 from metaql.types import Learner, TaskSpec
 
@@ -17,7 +18,7 @@ KEY = jax.random.key(0)
 
 
 def learner(**options):
-    return RecurrentQ(KEY, sight=Sight(numbers=25), actions=5, hidden=8, width=8, **options)
+    return RecurrentQ(KEY, sight=Sight(numbers=25), actions=(5,), sizes=Sizes(8, 8), **options)
 
 
 def spec(mask=(True,) * 5):
@@ -49,6 +50,27 @@ def test_epsilon_is_the_share_of_random_actions():
     assert abs(share - (0.5 + 0.5 / 5)) < 0.03
 
 
+def test_parts_of_an_action_are_chosen_by_themselves():
+    """What does not exist in one part may exist in another; the value is the mean over parts."""
+    parts = RecurrentQ(KEY, sight=Sight(numbers=25), actions=(2, 3), sizes=Sizes(8, 8))
+    mask = jnp.asarray([[True, True, False], [False, True, True]])
+    task = TaskSpec(jnp.ones(25, bool), mask, jnp.asarray(8), jnp.asarray(3))
+    memory = parts.init(KEY, task)
+    values = parts.values(memory, jnp.asarray(3))
+    assert values.shape == (2, 3)
+    best = parts.act(KEY, memory, jnp.asarray(3)).action
+    np.testing.assert_array_equal(best, np.asarray(values).argmax(-1))
+    mean = np.asarray(values).max(-1).mean()
+    np.testing.assert_allclose(greedy_value(values), mean, rtol=1e-6)
+    finite = jnp.where(mask, values, 0.0)
+    np.testing.assert_allclose(value_of(finite, best), mean, rtol=1e-6)
+    wild = eqx.tree_at(lambda q: q.epsilon, parts, jnp.ones(()))
+    keys = jax.random.split(KEY, 200)
+    action = jax.vmap(lambda key: wild.act(key, memory, jnp.asarray(3)).action)(keys)
+    found = {tuple(row) for row in np.asarray(action).tolist()}
+    assert found == {(a, b) for a in (0, 1) for b in (1, 2)}
+
+
 def test_another_scale_keeps_the_values():
     usual = learner()
     other = usual.rescaled(jnp.asarray(37.0))
@@ -72,7 +94,7 @@ def test_memory_survives_the_end_of_an_episode():
 def test_it_lives_where_observations_are_vectors():
     family = CartPole.toy()
     tasks = family.tasks(KEY, 3)
-    cart = RecurrentQ(KEY, sight=Sight(entries=4), actions=2, hidden=8, width=8)
+    cart = RecurrentQ(KEY, sight=Sight(entries=4), actions=(2,), sizes=Sizes(8, 8))
     lives = live(cart, tasks, jax.random.split(KEY, 3), episodes=2)
     np.testing.assert_array_equal(lives.returns, lives.lengths)  # 1 per step
     assert lives.lengths.max() <= family.horizon

@@ -12,7 +12,7 @@ from metaql.errors import ConfigError
 from metaql.tasks.families import Acrobot, CartPole, Pendulum, make
 from metaql.tasks.families.acrobot import LOWER, AcrobotTask
 from metaql.tasks.families.cart_pole import FORCE, HALF_LENGTH, CartPoleTask
-from metaql.tasks.families.pendulum import GRAVITY, TORQUES, PendulumTask
+from metaql.tasks.families.pendulum import GRAVITY, SHARES, PendulumTask
 
 FAMILIES = {
     "cart_pole": (CartPole, FORCE, 2),
@@ -63,10 +63,10 @@ def test_pendulum_is_gymnasiums():
     rng = np.random.default_rng(0)
     for episode in range(5):
         env.reset(seed=episode)
-        actions = rng.integers(0, len(TORQUES), 40)
+        actions = rng.integers(0, len(SHARES), 40)
 
         def turned(action):
-            return np.array([-TORQUES[action]], np.float32)
+            return np.array([-2.0 * SHARES[action]], np.float32)
 
         assert follow(task, env, env.state, actions, turned) < 2e-3
 

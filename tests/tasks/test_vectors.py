@@ -55,12 +55,40 @@ def test_a_dictionary_is_flattened():
 def test_levels_are_what_the_environment_gets():
     torque = spaces.Box(-2.0, 2.0, (1,))
     env = Scripted([vector(0, 0), vector(0, 0)], actions=torque)
-    host = open_vectors(env, (-2.0, 0.0, 2.0))
+    host = open_vectors(env, (-1.0, 0.0, 1.0))
     assert host.num_actions == 3
     host.reset(0)
     host.step(0)
     np.testing.assert_array_equal(env.taken[0], vector(-2.0))
     assert env.taken[0] in torque
+
+
+def test_an_action_of_several_parts():
+    """Two joints of other ranges: levels are shares of each; every part is checked."""
+    low, high = vector(-2.0, 0.0), vector(2.0, 1.0)
+    env = Scripted([vector(0, 0)] * 2, actions=spaces.Box(low, high))
+    host = open_vectors(env, (-1.0, 0.5, 1.0))
+    assert host.spec(1).action_mask.shape == (2, 3)
+    host.reset(0)
+    host.step(np.array([0, 1]))
+    np.testing.assert_allclose(env.taken[0], [-2.0, 0.75])
+    assert env.taken[0] in env.action_space
+    host.reset(0)
+    for wrong in (1, np.array([0, 3]), np.array([-1, 0]), np.zeros(2), np.zeros(3, int)):
+        with pytest.raises(UsageError, match="2 parts"):
+            host.step(wrong)
+
+
+def test_parts_with_fewer_actions_are_padded():
+    env = Scripted([vector(0, 0)] * 2, actions=spaces.MultiDiscrete([2, 3], start=[0, 5]))
+    host = open_vectors(env)
+    np.testing.assert_array_equal(host.spec(1).action_mask, [[1, 1, 0], [1, 1, 1]])
+    host.reset(0)
+    with pytest.raises(UsageError):
+        host.step(np.array([2, 2]))
+    host.step(np.array([1, 2]))
+    np.testing.assert_array_equal(env.taken[0], [1, 7])
+    assert env.taken[0] in env.action_space
 
 
 @pytest.mark.parametrize(
@@ -89,8 +117,9 @@ def test_a_reward_that_is_no_number_is_named():
 @pytest.mark.parametrize(
     ("actions", "levels"),
     [
-        (spaces.Box(-1.0, 1.0, (2,)), (0.0,)),
+        (spaces.Box(-np.inf, np.inf, (2,)), (0.0,)),
         (spaces.Box(-1.0, 1.0, (1,)), None),
+        (spaces.Box(-1.0, 1.0, (1,)), ()),
         (spaces.Box(-1.0, 1.0, (1,)), (0.0, 3.0)),
         (spaces.MultiBinary(3), None),
     ],
@@ -140,5 +169,5 @@ def test_an_opened_environment_is_opened_again_as_it_is_needed():
         open_environment(open_vectors("CartPole-v1"))
     with pytest.raises(UsageError, match="max_episode_steps"):
         open_vectors(as_vectors, max_episode_steps=5)
-    weak, strong = (-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0)
+    weak, strong = (-0.5, 0.0, 0.5), (-1.0, 0.0, 1.0)
     assert open_vectors(open_vectors("Pendulum-v1", weak), strong).action(0) == -2.0

@@ -38,20 +38,29 @@ class Sight(eqx.Module):
     """Observations behind them."""
     numbers: int = eqx.field(static=True)
     """States, where observations are their numbers; 0: vectors."""
+    columns: int = eqx.field(static=True)
+    """Of a grid whose cells the numbers count row by row; 0: of no grid."""
 
-    def __init__(self, *, numbers: int = 0, entries: int = 0) -> None:
-        """For numbers 0 to ``numbers - 1``, or vectors of so many entries."""
-        self.numbers = numbers
+    def __init__(self, *, numbers: int = 0, entries: int = 0, columns: int = 0) -> None:
+        """For numbers 0 to ``numbers - 1``, perhaps of cells, or vectors of so many entries."""
+        self.numbers, self.columns = numbers, columns
         self.mean, self.variance = jnp.zeros(entries), jnp.ones(entries)
         self.count = jnp.zeros(())
 
     @property
     def size(self) -> int:
         """Entries of the result."""
+        if self.columns:
+            return -(-self.numbers // self.columns) + self.columns
         return self.numbers or self.mean.shape[0]
 
     def __call__(self, observation: Observation) -> Float[Array, " D"]:
         """The vector that stands for an observation."""
+        if self.columns:
+            # Row and column apart: a goal in a cell where none has ever been is like its neighbours.
+            row, column = jnp.divmod(observation, self.columns)
+            rows = jax.nn.one_hot(row, self.size - self.columns)
+            return jnp.concatenate([rows, jax.nn.one_hot(column, self.columns)])
         if self.numbers:
             return jax.nn.one_hot(observation, self.numbers)
         deviation = jnp.sqrt(self.variance) + _LEAST
@@ -75,8 +84,12 @@ class Sight(eqx.Module):
         return eqx.tree_at(lambda sight: (sight.mean, sight.variance, sight.count), self, later)
 
 
-def sight_of(task: Task) -> Sight:
+def sight_of(task: Task, columns: int = 0) -> Sight:
     """How observations of a family's tasks are seen, from one of its tasks.
+
+    Args:
+        task: of the family.
+        columns: of the grid, where states are cells numbered row by row.
 
     Raises:
         UnsupportedSpaceError: they are neither numbers of states nor vectors of numbers.
@@ -85,7 +98,7 @@ def sight_of(task: Task) -> Sight:
     shape, states = getattr(example, "shape", None), task.spec(1).state_mask.shape[0]
     whole = shape is not None and jnp.issubdtype(example.dtype, jnp.integer)
     if shape == () and whole and states:
-        return Sight(numbers=states)
+        return Sight(numbers=states, columns=columns)
     if shape is not None and len(shape) == 1 and shape[0] and not states:
         return Sight(entries=shape[0])
     raise UnsupportedSpaceError(
@@ -134,7 +147,7 @@ class Reader(eqx.Module):
         Args:
             key: of the weights.
             sight: entries of an observation's vector.
-            actions: A.
+            actions: A, of all parts of an action together.
             hidden: H.
         """
         key_entry, key_into, key_within = jax.random.split(key, 3)
@@ -157,7 +170,7 @@ class Reader(eqx.Module):
         parts = (
             sight(seen.state),
             sight(seen.next_state),
-            jax.nn.one_hot(seen.action, spec.action_mask.shape[-1]),
+            jax.nn.one_hot(seen.action, spec.action_mask.shape[-1]).reshape(-1),
             facts.astype(jnp.float32),
             clock_facts(note.clock, spec),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import equinox as eqx
 import jax
@@ -26,6 +26,9 @@ from metaql.types import (
     TaskSpec,
     Transition,
 )
+
+HostAction: TypeAlias = "int | np.ndarray"
+"""A number, or one for each part of an action, ``[K]``."""
 
 
 @eqx.filter_jit
@@ -72,11 +75,11 @@ class Lived(NamedTuple):
 class Companion(Protocol):
     """A learner with its memory beside an environment on the host."""
 
-    def first(self, state: Any) -> int:
+    def first(self, state: Any) -> HostAction:
         """The action in the first state of the lifetime."""
         ...
 
-    def next(self, clock: int, last: Transition, state: Any) -> int:
+    def next(self, clock: int, last: Transition, state: Any) -> HostAction:
         """Learn from step ``clock`` (the first is 1), then choose in ``state``."""
         ...
 
@@ -203,20 +206,34 @@ class TurnCompanion:
         self._key_first, self._key_turns = jax.random.split(jax.random.key(seed))
         self.memory: Memory
 
-    def first(self, state: Observation) -> int:
+    def first(self, state: Observation) -> HostAction:
         """The action in the first state of the lifetime."""
         self.memory, decision = _first(self.learner, self._key_first, self.spec, observed(state))
-        return int(decision.action)
+        return _chosen(decision)
 
-    def next(self, clock: int, last: Transition, state: Observation) -> int:
+    def next(self, clock: int, last: Transition, state: Observation) -> HostAction:
         """Learn from one step, then choose in ``state``."""
         key, now = self._key_turns, integer(clock)
         self.memory, decision = _next(self.learner, key, now, self.memory, last, observed(state))
-        return int(decision.action)
+        return _chosen(decision)
 
     def adapted(self, lived: Lived) -> Any:
         """What is known now."""
         return self.conclude(self.memory, lived)
+
+
+class NotingCompanion:
+    """Another companion, and a note of every transition."""
+
+    def __init__(self, companion: Companion) -> None:
+        self.companion = companion
+        self.notes: list[Transition] = []
+        self.first, self.adapted = companion.first, companion.adapted
+
+    def next(self, clock: int, last: Transition, state: Any) -> HostAction:
+        """Note the last transition, then go on."""
+        self.notes.append(last)
+        return self.companion.next(clock, last, state)
 
 
 def live_on_host(
@@ -265,7 +282,12 @@ def live_on_host(
     return adapted()
 
 
-def integer(value: int) -> Any:
+def _chosen(decision: Decision) -> HostAction:
+    action = np.asarray(decision.action)
+    return action if action.ndim else int(action)
+
+
+def integer(value: HostAction) -> Any:
     """What a compiled function takes for an integer array without a copy to a device first."""
     return np.int32(value)
 
@@ -275,14 +297,14 @@ def observed(state: Observation) -> Any:
     return state if isinstance(state, np.ndarray) else integer(state)
 
 
-def check_request(episodes: int, seed: int) -> None:
-    """Raise `UsageError` unless ``episodes`` and ``seed`` are integers in range."""
-    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+def check_request(count: int, seed: int, counted: str = "episodes") -> None:
+    """Raise `UsageError` unless ``count`` and ``seed`` are integers in range."""
+    for name, value, least in ((counted, count, 1), ("seed", seed, 0)):
         if not isinstance(value, (int, np.integer)) or value < least:
             raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
 
 
-def _transition(state: Observation, action: int, answer: HostStep) -> Transition:
+def _transition(state: Observation, action: HostAction, answer: HostStep) -> Transition:
     flags: tuple[Any, Any] = (np.bool_(answer.terminated), np.bool_(answer.truncated))
     reward: Any = np.float32(answer.reward)
     return Transition(observed(state), integer(action), reward, observed(answer.next_state), *flags)

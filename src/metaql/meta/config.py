@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from metaql.errors import ConfigError, unknown_name
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.tasks.families.base import Family, TaskFamily
+from metaql.tasks.simulators import SimulatorFamily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,14 +111,16 @@ AGENTS = ("auto", "belief", "recurrent")
 """What can be meta-trained: see `metaql.meta_train`."""
 
 
-def config_class(family: TaskFamily, agent: str) -> type[MetaTrainConfig] | type[RecurrentConfig]:
+def config_class(
+    family: TaskFamily | SimulatorFamily, agent: str
+) -> type[MetaTrainConfig] | type[RecurrentConfig]:
     """The settings that training such an agent on such a family has.
 
     Raises:
         UnknownNameError: no such agent.
         ConfigError: an agent that cannot learn such a family.
     """
-    if not isinstance(family, TaskFamily):
+    if not isinstance(family, TaskFamily | SimulatorFamily):
         raise ConfigError(
             "`family` must be a family of tasks.",
             f"Got {family!r}.",

@@ -93,6 +93,8 @@ def turn(
 def live_step(learner: Learner, task: Task, life: Life, guide: Memory) -> tuple[Life, Record]:
     """Act on ``guide`` (the life's own memory, except in the placebo), step the task, learn."""
     key, key_act, key_step, key_update, key_reset = jax.random.split(life.key, 5)
+    at = getattr(task, "at", None)
+    task = task if at is None else at(life.episode, life.step)
     observed = task.observe(life.state)
     decision = learner.act(key_act, guide, observed)
     outcome = task.step(key_step, life.state, decision.action)

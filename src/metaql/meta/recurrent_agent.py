@@ -14,13 +14,24 @@ import numpy as np
 from jaxtyping import Float
 
 from metaql import checkpoint
+from metaql.config import build
 from metaql.embedding.recurrent import Sight, sight_of
 from metaql.errors import UnsupportedSpaceError, UsageError
-from metaql.meta.adapt import Adaptation, Lived, TurnCompanion, check_request, live_on_host
-from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.meta.adapt import (
+    Adaptation,
+    Lived,
+    NotingCompanion,
+    TurnCompanion,
+    check_request,
+    live_on_host,
+)
+from metaql.meta.gradient import GradientSteps, adapted_weights
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.replay import Lifetimes, noted
+from metaql.policy.recurrentq import Context, RecurrentQ, Sizes
 from metaql.tasks.host import HostEnvironment, open_environment
 from metaql.tasks.vectors import open_vectors
-from metaql.types import Task
+from metaql.types import Task, Transition
 
 KIND = "recurrent-agent"
 
@@ -41,9 +52,9 @@ class RecurrentAgent:
         return f"RecurrentAgent({self.family_name!r}, env_steps={self.card.get('env_steps')})"
 
     @property
-    def num_actions(self) -> int:
-        """A."""
-        return self.learner.network.out.weight.shape[0]
+    def actions(self) -> tuple[int, ...]:
+        """``(A,)``, or ``(K, A)`` where an action has K parts."""
+        return self.learner.network.actions
 
     @property
     def usual_episodes(self) -> int:
@@ -56,7 +67,7 @@ class RecurrentAgent:
         Raises:
             UnsupportedSpaceError: trained on tasks of another shape.
         """
-        self._check(Sight(numbers=num_states), num_actions, "the task")
+        self._check(Sight(numbers=num_states), (num_actions,), "the task")
         return self.learner
 
     def learner_on(self, task: Task) -> RecurrentQ:
@@ -65,7 +76,7 @@ class RecurrentAgent:
         Raises:
             UnsupportedSpaceError: trained on tasks with other observations or actions.
         """
-        self._check(sight_of(task), task.spec(1).action_mask.shape[0], "the task")
+        self._check(sight_of(task), task.spec(1).action_mask.shape, "the task")
         return self.learner
 
     def open(self, env: Any, **kwargs: Any) -> HostEnvironment:
@@ -107,24 +118,90 @@ class RecurrentAgent:
         """
         episodes = self.usual_episodes if episodes is None else episodes
         check_request(episodes, seed)
+        host = self._opened(env)
+        companion = self._companion(self.learner, host, episodes, seed)
+        return live_on_host(companion, host, episodes, seed, on_episode)
+
+    def adapt_by_gradient(
+        self,
+        env: Any,
+        *,
+        lifetimes: int = 3,
+        episodes: int | None = None,
+        replay: Lifetimes | None = None,
+        how: GradientSteps | None = None,
+        seed: int = 0,
+        on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
+    ) -> RecurrentAdapted:
+        """Live several lifetimes of one task; between them gradient steps adapt the weights too.
+
+        Where a task lies outside of what was trained on, the memory alone falls short; inside it needs no
+        help. See `metaql.meta.gradient`. Every lifetime starts with an empty memory.
+
+        Args:
+            env: as in `adapt`.
+            lifetimes: how many; the last one is followed by no gradient steps.
+            episodes: of every lifetime; None: the most that one had in training.
+            replay: lifetimes of training tasks (`metaql.meta.replay.lived_in`), weighed by how much they are
+                like the new ones; None: the new ones alone.
+            how: how many steps, and how far.
+            seed: of the environment's first reset and of the agent.
+            on_episode: as in `adapt`; the index goes on from one lifetime to the next.
+
+        Raises:
+            UsageError, UnknownNameError, UnsupportedSpaceError, EnvironmentFaultError: as in `adapt`.
+        """
+        episodes = self.usual_episodes if episodes is None else episodes
+        check_request(episodes, seed)
+        check_request(lifetimes, seed, "lifetimes")
+        host, learner = self._opened(env), self.learner
+        config = build(RecurrentConfig, self.card["train"], "the agent's card")
+        notes: list[list[Transition]] = []
+        lived: list[RecurrentAdapted] = []
+        for number, key in enumerate(jax.random.split(jax.random.key(seed), lifetimes)):
+            if notes:
+                own = noted(notes, host.spec(episodes))
+                learner, _ = _adapted_weights(
+                    self.learner, own, replay, key, config, how or GradientSteps()
+                )
+            own_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+            companion = NotingCompanion(self._companion(learner, host, episodes, own_seed))
+            begun = number * episodes
+
+            def told(index: int, total: float, length: int, begun: int = begun) -> None:
+                on_episode(begun + index, total, length)
+
+            lived.append(live_on_host(companion, host, episodes, own_seed, told))
+            notes.append(companion.notes)
+        returns = np.concatenate([each.returns for each in lived])
+        lengths = np.concatenate([each.lengths for each in lived])
+        return dataclasses.replace(lived[-1], returns=returns, lengths=lengths)
+
+    def _opened(self, env: Any) -> HostEnvironment:
+        """The environment, if it has the spaces of the family."""
         host = self.open(env)
         size = host.num_states
         sight = Sight(numbers=size) if self.learner.sight.numbers else Sight(entries=size)
-        self._check(sight, host.num_actions, host.name)
+        self._check(sight, host.action.shape, host.name)
+        return host
+
+    def _companion(
+        self, learner: RecurrentQ, host: HostEnvironment, episodes: int, seed: int
+    ) -> TurnCompanion:
+        """A learner beside an environment; what it ends with is a `RecurrentAdapted`."""
         warnings = self._warnings(episodes)
 
         def conclude(memory: Context, lived: Lived) -> RecurrentAdapted:
             return RecurrentAdapted(
                 returns=lived.returns,
                 lengths=lived.lengths,
-                learner=self.learner,
+                learner=learner,
                 memory=memory,
                 host=host,
                 warnings=warnings,
             )
 
-        companion = TurnCompanion(self.learner, host.spec(episodes), seed, conclude)
-        return live_on_host(companion, host, episodes, seed, on_episode)
+        return TurnCompanion(learner, host.spec(episodes), seed, conclude)
 
     def _warnings(self, episodes: int) -> list[str]:
         low, high = self.card["train"]["episodes"]
@@ -133,13 +210,13 @@ class RecurrentAgent:
         trained = f"{low} to {high}" if low < high else str(high)
         return [f"Trained on lifetimes of {trained} episodes, asked for {episodes}."]
 
-    def _check(self, sight: Sight, num_actions: int, what: str) -> None:
+    def _check(self, sight: Sight, actions: tuple[int, ...], what: str) -> None:
         own = self.learner.sight
-        if (own.numbers, own.size, self.num_actions) != (sight.numbers, sight.size, num_actions):
+        if (*_kind(own), self.actions) != (*_kind(sight), actions):
             raise UnsupportedSpaceError(
                 f"RecurrentQ fits tasks with the spaces of {self.family_name!r} only: "
-                f"{_words(own)} and {self.num_actions} actions.",
-                f"{what} has {_words(sight)} and {num_actions}.",
+                f"{_words(own, self.actions)}.",
+                f"{what} has {_words(sight, actions)}.",
                 "Train on a family with these spaces; any finite task is for the agent `finite`.",
             )
 
@@ -149,15 +226,15 @@ class RecurrentAgent:
         Raises:
             CheckpointError: the folder cannot be written or holds something else.
         """
-        sight, network = self.learner.sight, self.learner.network
+        sight = self.learner.sight
         extra = {
             "sizes": {
                 "numbers": sight.numbers,
                 "entries": sight.mean.shape[0],
-                "actions": self.num_actions,
-                "hidden": network.norm.shape[0],
-                "width": network.first.weight.shape[0],
+                "columns": sight.columns,
+                "actions": list(self.actions),
             },
+            "networks": self.learner.sizes._asdict(),
             "levels": self.levels,
             "family": self.family_name,
             "card": self.card,
@@ -165,8 +242,15 @@ class RecurrentAgent:
         checkpoint.save(path, self.learner, kind=KIND, extra=extra)
 
 
-def _words(sight: Sight) -> str:
-    return f"{sight.size} {'states' if sight.numbers else 'observation entries'}"
+def _kind(sight: Sight) -> tuple[int, int]:
+    return sight.numbers, sight.mean.shape[0]
+
+
+def _words(sight: Sight, actions: tuple[int, ...]) -> str:
+    kind = "states" if sight.numbers else "observation entries"
+    *parts, count = actions
+    each = f"{parts[0]} parts of " if parts else ""
+    return f"{sum(_kind(sight))} {kind} and {each}{count} actions"
 
 
 def load_recurrent(folder: Path) -> RecurrentAgent:
@@ -179,13 +263,12 @@ def load_recurrent(folder: Path) -> RecurrentAgent:
     sizes = extra["sizes"]
 
     def like() -> RecurrentQ:
-        sight = Sight(numbers=sizes["numbers"], entries=sizes["entries"])
+        sight = Sight(**{name: sizes[name] for name in ("numbers", "entries", "columns")})
         return RecurrentQ(
             jax.random.key(0),
             sight=sight,
-            actions=sizes["actions"],
-            hidden=sizes["hidden"],
-            width=sizes["width"],
+            actions=tuple(sizes["actions"]),
+            sizes=Sizes(**extra["networks"]),
         )
 
     learner, _ = checkpoint.load(folder, eqx.filter_eval_shape(like), kind=KIND)
@@ -193,6 +276,9 @@ def load_recurrent(folder: Path) -> RecurrentAgent:
     return RecurrentAgent(
         learner=learner, levels=levels, family_name=extra["family"], card=extra["card"]
     )
+
+
+_adapted_weights = eqx.filter_jit(adapted_weights)
 
 
 @eqx.filter_jit
@@ -257,5 +343,5 @@ class RecurrentAdapted(Adaptation):
         clock = self.memory.clock._replace(episode=self.memory.spec.episodes - 1.0)
         memory = self.memory._replace(clock=clock)
         values = _values(self.learner, memory, steps.astype(np.float32), jnp.asarray(rows))
-        actions = [self.host.action(int(index)) for index in np.asarray(values).argmax(-1)]
+        actions = [self.host.action(index) for index in np.asarray(values).argmax(-1)]
         return (actions[0] if single else np.asarray(actions)), steps + 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metaql.errors import ConfigError
+from metaql.policy.recurrentq import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,9 @@ class RecurrentConfig:
     """On top, for every end of an episode: else falling early would only bring the next one sooner."""
     trace: float = 0.9
     """Lambda of the returns."""
-    epsilon: float = 0.05
+    epsilon: float = 0.02
     """Share of random actions at the end; it starts at 1 and gets there after ``explore`` of the steps."""
-    explore: float = 0.1
+    explore: float = 0.4
     """Share of the training over which epsilon falls."""
     bank: int = 1024
     """Tasks sampled at a time."""
@@ -44,6 +45,10 @@ class RecurrentConfig:
     """Size of the recurrent state, the task embedding."""
     width: int = 64
     """Width of the Q-network's layers."""
+    context: bool = True
+    """False: no task embedding, all tasks are as one: multi-task Q-learning, a baseline."""
+    generated: bool = False
+    """True: the embedding generates weights of the Q-network's last layer too."""
     checkpoint_every: int = 50
     """Iterations between two checkpoints."""
 
@@ -74,6 +79,11 @@ class RecurrentConfig:
             )
         if self.learning_rate <= 0:
             raise ConfigError("`learning_rate` must be above 0.", f"Got {self.learning_rate}.")
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the networks."""
+        return Sizes(self.hidden, self.width, self.context, self.generated)
 
     @property
     def steps_per_iteration(self) -> int:

@@ -21,7 +21,7 @@ from metaql.embedding.recurrent import Note, clock_facts
 from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.policy.recurrentq import Context, RecurrentQ
-from metaql.qlearning.td import lambda_returns
+from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task
 
 _FARTHEST = 0.995
@@ -35,7 +35,8 @@ class RecurrentState(NamedTuple):
     optimizer: Any
     tasks: Any
     """Of the lifetimes, ``[N, ...]``."""
-    lives: Life
+    lives: Life | None
+    """None, as are tasks, where every iteration lives whole lifetimes on the host."""
     key: PRNGKey
     iteration: Int[Array, ""]
 
@@ -110,17 +111,30 @@ def live_segment(
     def body(life: Life, _: None) -> tuple[Life, Any]:
         clock = life.memory.clock
         after, record = live_step(learner, task, life, life.memory)
-        more = (after.episode < after.episodes).astype(jnp.float32)
-        onward = jnp.where(after.episode > life.episode, config.episode_discount, 1.0)
-        best = record.decision.values.max()
-        return after, (Note(record.transition, clock), best, record.alive, onward * more)
+        crossed, more = after.episode > life.episode, after.episode < after.episodes
+        best = greedy_value(record.decision.values)
+        discount = discount_across(crossed, more, config)
+        return after, (Note(record.transition, clock), best, record.alive, discount)
 
-    after, (notes, best, alive, going_on) = jax.lax.scan(body, life, length=config.segment_steps)
-    last = learner.values(after.memory, task.observe(after.state)).max()
+    after, (notes, best, alive, discount) = jax.lax.scan(body, life, length=config.segment_steps)
+    last = greedy_value(learner.values(after.memory, task.observe(after.state)))
     onward = jnp.concatenate([best[1:], last[None]])
     reward = notes.transition.reward
-    target = lambda_returns(reward, config.discount * going_on, onward, config.trace)
+    target = lambda_returns(reward, discount, onward, config.trace)
     return after, Segment(notes, alive, target)
+
+
+def discount_across(
+    crossed: Bool[Array, "*T"], more: Bool[Array, "*T"], config: RecurrentConfig
+) -> Float[Array, "*T"]:
+    """Discount after a step of a lifetime.
+
+    Args:
+        crossed: whether it ended an episode.
+        more: whether the lifetime goes on.
+        config: the discounts.
+    """
+    return config.discount * jnp.where(crossed, config.episode_discount, 1.0) * more
 
 
 def adjusted(learner: RecurrentQ, segments: Segment, discount: float) -> RecurrentQ:
@@ -148,7 +162,7 @@ def _returns_per_reward(discount: float) -> float:
     return 0.25 / (1.0 - min(discount, _FARTHEST))
 
 
-def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T A"]:
+def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T *K A"]:
     """Q(o_t, .) over `RecurrentQ.scale`, from the memory at a segment's start and what was lived in it.
 
     The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
@@ -159,11 +173,11 @@ def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[A
     )
 
     def body(hidden: Array, row: Array) -> tuple[Array, Array]:
-        return learner.reader.advance(hidden, row), hidden
+        return learner.advance(hidden, row), hidden
 
     _, hidden = jax.lax.scan(body, start.hidden, encoded)
 
-    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, " A"]:
+    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, "*K A"]:
         return learner.network(hidden, learner.sight(observation), clock_facts(clock, spec))
 
     return jax.vmap(at)(hidden, notes.transition.state, notes.clock)
@@ -174,8 +188,8 @@ def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Flo
 
     def one(start: Context, segment: Segment) -> Float[Array, " T"]:
         values = replayed_values(learner, start, segment.note)
-        chosen = jax.nn.one_hot(segment.note.transition.action, values.shape[-1])
-        error = (values * chosen).sum(-1) - segment.target / learner.scale
+        chosen = jax.vmap(value_of)(values, segment.note.transition.action)
+        error = chosen - segment.target / learner.scale
         return error**2 * segment.alive
 
     errors = jax.vmap(one)(starts, segments)
@@ -188,39 +202,67 @@ def recurrent_step(
 ) -> tuple[RecurrentState, Figures]:
     """One iteration: renew what is over, live a segment, learn from it ``epochs`` times."""
     key, key_renew, key_learn = jax.random.split(state.key, 3)
-    progress = state.iteration / max(config.iterations * config.explore, 1.0)
-    epsilon = jnp.maximum(1.0 - (1.0 - config.epsilon) * progress, config.epsilon)
-    learner = eqx.tree_at(lambda q: q.epsilon, state.learner, epsilon.astype(jnp.float32))
+    learner = exploring(state.learner, state.iteration, config)
     tasks, lives = _renewed(learner, bank, state, key_renew, config)
     later, segments = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(
         learner, tasks, lives, config
     )
+    lived = (lives.memory, segments)
+    learner, optimizer, figures = improved(learner, state.optimizer, lived, key_learn, config)
+    after = RecurrentState(learner, optimizer, tasks, later, key, state.iteration + 1)
+    return after, figures
+
+
+def exploring(
+    learner: RecurrentQ, iteration: Int[Array, ""] | int, config: RecurrentConfig
+) -> RecurrentQ:
+    """With the share of random actions that belongs to an iteration."""
+    progress = iteration / max(config.iterations * config.explore, 1.0)
+    epsilon = jnp.maximum(1.0 - (1.0 - config.epsilon) * progress, config.epsilon)
+    return eqx.tree_at(lambda q: q.epsilon, learner, epsilon.astype(jnp.float32))
+
+
+def improved(
+    learner: RecurrentQ,
+    optimizer: Any,
+    lived: tuple[Context, Segment],
+    key: PRNGKey,
+    config: RecurrentConfig,
+) -> tuple[RecurrentQ, Any, Figures]:
+    """After learning from what was lived, ``epochs`` times.
+
+    Args:
+        learner: who lived.
+        optimizer: its state.
+        lived: memories at the start of every segment, and segments, ``[N, ...]``.
+        key: of the order in which they are learned from.
+        config: how.
+    """
+    starts, segments = lived
     learner = adjusted(learner, segments, config.discount)
-    learner, optimizer, losses = _learn(
-        learner, state.optimizer, lives.memory, segments, key_learn, config
-    )
+    learner, optimizer, losses = _learn(learner, optimizer, starts, segments, key, config)
     weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
     figures = Figures(
         reward=(segments.note.transition.reward * weight).sum(),
         loss=losses.mean(),
         value=(segments.target * weight).sum(),
-        epsilon=epsilon,
+        epsilon=learner.epsilon,
     )
-    after = RecurrentState(learner, optimizer, tasks, later, key, state.iteration + 1)
-    return after, figures
+    return learner, optimizer, figures
 
 
 def _renewed(
     learner: RecurrentQ, bank: Any, state: RecurrentState, key: PRNGKey, config: RecurrentConfig
 ) -> tuple[Any, Life]:
     """Tasks and lives, with new ones where a lifetime is over."""
-    over = state.lives.episode >= state.lives.episodes
+    old = cast(Life, state.lives)
+    over = old.episode >= old.episodes
     fresh = begin_lives(learner, bank, key, config, first=False)
 
-    def pick(new: Array, old: Array) -> Array:
-        return jnp.where(over.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+    def pick(new: Array, kept: Array) -> Array:
+        return jnp.where(over.reshape(-1, *[1] * (kept.ndim - 1)), new, kept)
 
-    return jax.tree.map(pick, fresh, (state.tasks, state.lives))
+    return jax.tree.map(pick, fresh, (state.tasks, old))
 
 
 def _learn(
@@ -231,7 +273,7 @@ def _learn(
     key: PRNGKey,
     config: RecurrentConfig,
 ) -> tuple[RecurrentQ, Any, Float[Array, " U"]]:
-    """All updates of an iteration; every epoch divides the lifetimes anew."""
+    """All updates of an iteration; every epoch divides the segments anew, those not lived last."""
     weights, rest = split_learner(learner)
     tool = optimizer_for(config)
     size = config.lifetimes // config.minibatches
@@ -247,8 +289,16 @@ def _learn(
         change, optimizer = tool.update(slope, optimizer, cast(Any, weights))
         return (eqx.apply_updates(weights, change), optimizer), loss
 
+    lived = segments.alive.any(-1)
+
+    def unless_empty(carry: tuple[RecurrentQ, Any], chosen: Int[Array, " B"]) -> tuple[Any, Array]:
+        return jax.lax.cond(
+            lived[chosen].any(), update, lambda carry, _: (carry, jnp.zeros(())), carry, chosen
+        )
+
     keys = jax.random.split(key, config.epochs)
     order = jax.vmap(lambda k: jax.random.permutation(k, config.lifetimes))(keys)
+    order = jax.vmap(lambda row: row[jnp.argsort(~lived[row], stable=True)])(order)
     order = order.reshape(-1, size)
-    (weights, optimizer), losses = jax.lax.scan(update, (weights, optimizer), order)
+    (weights, optimizer), losses = jax.lax.scan(unless_empty, (weights, optimizer), order)
     return eqx.combine(weights, rest), optimizer, losses

@@ -32,6 +32,7 @@ from metaql.policy.beliefq import BeliefConfig, BeliefQ
 from metaql.tasks.exact import Answers
 from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.finite import FiniteTask
+from metaql.tasks.simulators import SimulatorFamily
 from metaql.types import PRNGKey
 
 __all__ = ["MetaTrainConfig", "RecurrentConfig", "meta_train"]
@@ -58,14 +59,14 @@ def meta_train(
 ) -> Agent: ...
 @overload
 def meta_train(
-    family: TaskFamily, *, agent: Literal["recurrent"], **settings: Any
+    family: TaskFamily | SimulatorFamily, *, agent: Literal["recurrent"], **settings: Any
 ) -> RecurrentAgent: ...
 @overload
 def meta_train(
-    family: TaskFamily, *, agent: str = "auto", **settings: Any
+    family: TaskFamily | SimulatorFamily, *, agent: str = "auto", **settings: Any
 ) -> Agent | RecurrentAgent: ...
 def meta_train(
-    family: TaskFamily,
+    family: TaskFamily | SimulatorFamily,
     *,
     agent: str = "auto",
     config: MetaTrainConfig | RecurrentConfig | None = None,
@@ -83,7 +84,8 @@ def meta_train(
     (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
 
     Args:
-        family: where tasks come from; a `Mixture` trains one set of weights on all its parts.
+        family: where tasks come from; a `Mixture` trains one set of weights on all its parts, a
+            `SimulatorFamily` is stepped on the host.
         agent: ``"belief"``: BeliefQ, for finite families; ``"recurrent"``: RecurrentQ, for any whose tasks
             share observations and actions; ``"auto"``: BeliefQ where the family is finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``.

@@ -7,6 +7,7 @@ transitions of the lifetime.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import equinox as eqx
@@ -28,6 +29,19 @@ class Context(NamedTuple):
     spec: TaskSpec
 
 
+class Sizes(NamedTuple):
+    """Of a `RecurrentQ`, and which of its variants it is."""
+
+    hidden: int = 64
+    """H, of the embedding."""
+    width: int = 64
+    """Of the Q-network's layers."""
+    context: bool = True
+    """False: the embedding stays empty, and all tasks are as one (multi-task Q-learning: a baseline)."""
+    generated: bool = False
+    """True: the embedding generates weights of the last layer (Ha et al. 2017, arXiv 1609.09106)."""
+
+
 class QNetwork(eqx.Module):
     """Embedding, observation and time -> Q(o, .), layer-normalised throughout.
 
@@ -41,25 +55,37 @@ class QNetwork(eqx.Module):
     second: eqx.nn.Linear
     second_norm: eqx.nn.LayerNorm
     out: eqx.nn.Linear
+    generator: eqx.nn.Linear | None
+    """From the embedding to the last layer's weights; None: they are the same in every task."""
+    actions: tuple[int, ...] = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKey, *, sight: int, actions: int, hidden: int, width: int) -> None:
-        """Fresh weights, ``width`` units per layer."""
+    def __init__(self, key: PRNGKey, *, sight: int, actions: tuple[int, ...], sizes: Sizes) -> None:
+        """Fresh weights."""
+        hidden, width = sizes.hidden, sizes.width
         key_first, key_second, key_out = jax.random.split(key, 3)
         self.norm = eqx.nn.LayerNorm(hidden)
         self.first = eqx.nn.Linear(hidden + sight + CLOCK_FACTS, width, key=key_first)
         self.first_norm = eqx.nn.LayerNorm(width)
         self.second = eqx.nn.Linear(width, width, key=key_second)
         self.second_norm = eqx.nn.LayerNorm(width)
-        self.out = eqx.nn.Linear(width, actions, key=key_out)
+        count = math.prod(actions)
+        self.out = eqx.nn.Linear(width, count, key=key_out)
+        self.generator, self.actions = None, actions
+        if sizes.generated:
+            key_generator = jax.random.fold_in(key_out, 1)
+            self.generator = eqx.nn.Linear(hidden, count * width, use_bias=False, key=key_generator)
 
     def __call__(
         self, hidden: Float[Array, " H"], seen: Float[Array, " D"], clock: Float[Array, " F"]
-    ) -> Float[Array, " A"]:
-        """Q of every action."""
-        x = jnp.concatenate([self.norm(hidden), seen, clock])
-        x = jax.nn.relu(self.first_norm(self.first(x)))
+    ) -> Float[Array, "*K A"]:
+        """Q of every action, of each of its parts."""
+        z = self.norm(hidden)
+        x = jax.nn.relu(self.first_norm(self.first(jnp.concatenate([z, seen, clock]))))
         x = jax.nn.relu(self.second_norm(self.second(x)))
-        return self.out(x)
+        q = self.out(x)
+        if self.generator is not None:
+            q = q + self.generator(z).reshape(-1, x.shape[0]) @ x / math.sqrt(x.shape[0])
+        return q.reshape(self.actions)
 
 
 class RecurrentQ(eqx.Module):
@@ -74,25 +100,31 @@ class RecurrentQ(eqx.Module):
     """Size of returns: the network predicts multiples of it. Not learned by gradients."""
     epsilon: Float[Array, ""]
     """Share of actions drawn at random: while meta-training, else 0."""
+    sizes: Sizes = eqx.field(static=True)
 
     def __init__(
-        self, key: PRNGKey, *, sight: Sight, actions: int, hidden: int = 64, width: int = 64
+        self,
+        key: PRNGKey,
+        *,
+        sight: Sight,
+        actions: tuple[int, ...],
+        sizes: Sizes,
     ) -> None:
         """Fresh weights.
 
         Args:
             key: of the weights.
             sight: of the family's observations.
-            actions: A.
-            hidden: H, size of the embedding.
-            width: of the Q-network's layers.
+            actions: ``(A,)``, or ``(K, A)`` where an action has K parts.
+            sizes: of the networks.
         """
         key_reader, key_network = jax.random.split(key)
         self.sight = sight
-        self.reader = Reader(key_reader, sight=sight.size, actions=actions, hidden=hidden)
-        self.network = QNetwork(
-            key_network, sight=sight.size, actions=actions, hidden=hidden, width=width
+        self.reader = Reader(
+            key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
+        self.network = QNetwork(key_network, sight=sight.size, actions=actions, sizes=sizes)
+        self.sizes = sizes
         self.unit, self.scale, self.epsilon = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
@@ -108,7 +140,7 @@ class RecurrentQ(eqx.Module):
         possible = jnp.where(memory.spec.action_mask, 0.0, -jnp.inf)
         anything = jax.random.categorical(key_action, possible)
         explores = jax.random.uniform(key_whether) < self.epsilon
-        action = jnp.where(explores, anything, values.argmax()).astype(jnp.int32)
+        action = jnp.where(explores, anything, values.argmax(-1)).astype(jnp.int32)
         return Decision(action, values, values)
 
     def update(self, key: PRNGKey, memory: Context, transition: Transition) -> Context:
@@ -118,9 +150,13 @@ class RecurrentQ(eqx.Module):
         encoded = self.reader.encode(self.sight, note, memory.spec, self.unit)
         ended = transition.terminated | transition.truncated
         clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
-        return Context(self.reader.advance(memory.hidden, encoded), clock, memory.spec)
+        return Context(self.advance(memory.hidden, encoded), clock, memory.spec)
 
-    def values(self, memory: Context, state: Observation) -> Float[Array, " A"]:
+    def advance(self, hidden: Float[Array, " H"], encoded: Float[Array, " G"]) -> Array:
+        """The embedding after reading one transition."""
+        return self.reader.advance(hidden, encoded) if self.sizes.context else hidden
+
+    def values(self, memory: Context, state: Observation) -> Float[Array, "*K A"]:
         """Q(o, .): the discounted return of the rest of the lifetime; -inf at padded actions."""
         clock = clock_facts(memory.clock, memory.spec)
         q = self.scale * self.network(memory.hidden, self.sight(state), clock)

@@ -50,6 +50,20 @@ def double_q_target(
     return r_t + discount_t * q_t_value[best]
 
 
+def greedy_value(q_t: Float[Array, "*K A"]) -> Float[Array, ""]:
+    """``max_a q_t[a]``; of an action of K parts the mean over its parts.
+
+    Seyde et al. 2023, "Solving continuous control via Q-learning" (arXiv 2210.12566), eq. 3: the value of
+    an action is the mean of one value for each part, so each part is maximised by itself.
+    """
+    return q_t.max(-1).mean()
+
+
+def value_of(q_tm1: Float[Array, "*K A"], a_tm1: Int[Array, "*K"]) -> Float[Array, ""]:
+    """``q_tm1[a_tm1]``; of an action of K parts the mean over its parts, as in `greedy_value`."""
+    return (q_tm1 * jax.nn.one_hot(a_tm1, q_tm1.shape[-1])).sum(-1).mean()
+
+
 def watkins_traces(
     traces: Float[Array, "S A"],
     state: Int[Array, ""],

@@ -21,6 +21,7 @@ from metaql.errors import (
     UnsupportedSpaceError,
     UsageError,
 )
+from metaql.tasks.actions import Actions
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Observation, TaskSpec
 
@@ -51,18 +52,21 @@ class HostEnvironment:
         """Take an environment whose spaces `open_environment` has checked."""
         self.env = env
         self._states = _discrete(env.observation_space, "observation")
-        self._actions = _discrete(env.action_space, "action")
+        _discrete(env.action_space, "action")
         self.num_states = int(self._states.n)
         """States, numbered from 0."""
-        self.num_actions = int(self._actions.n)
-        """Actions, numbered from 0."""
         self.first_state = int(self._states.start)
         """The observation that is state 0."""
-        self.first_action = int(self._actions.start)
-        """What the environment calls action 0."""
-        self._prepare(env)
+        self._prepare(env, Actions(env.action_space, None))
 
-    def _prepare(self, env: gymnasium.Env) -> None:
+    def _prepare(self, env: gymnasium.Env, actions: Actions) -> None:
+        self.action = actions
+        """Makes the environment's action of a number."""
+        space = env.action_space
+        self.first_action = int(space.start) if isinstance(space, spaces.Discrete) else 0
+        """What the environment calls action 0."""
+        self.num_actions = actions.shape[-1]
+        """Actions, numbered from 0."""
         self.horizon = _horizon(env)
         """Steps after which an episode is truncated (`NO_HORIZON`: no limit is declared)."""
         self._state: Observation = None
@@ -82,7 +86,7 @@ class HostEnvironment:
         """What a learner may know of this environment before its first step."""
         return TaskSpec(
             state_mask=jnp.ones(self.num_states, bool),
-            action_mask=jnp.ones(self.num_actions, bool),
+            action_mask=jnp.asarray(self.action.mask),
             horizon=jnp.asarray(self.horizon, jnp.int32),
             episodes=jnp.asarray(episodes, jnp.int32),
         )
@@ -107,8 +111,8 @@ class HostEnvironment:
         self._state = self._to_state(observation, where)
         return self._state
 
-    def step(self, action: int) -> HostStep:
-        """Take one action.
+    def step(self, action: int | np.ndarray) -> HostStep:
+        """Take one action: a number, or one for each of its parts.
 
         Raises:
             UsageError: no episode is running, or there is no such action.
@@ -121,7 +125,7 @@ class HostEnvironment:
             f"step {self._clock + 1} of an episode of {self.name} (state {state}, action {action})"
         )
         try:
-            answer = self.env.step(self.action(int(action)))
+            answer = self.env.step(self.action(action))
         except Exception as error:
             raise _raised(where, error) from error
         observation, reward, ended, cut, _ = unpack(answer, 5, where)
@@ -135,10 +139,6 @@ class HostEnvironment:
             self._state = next_state
         return HostStep(next_state, amount, terminated, truncated)
 
-    def action(self, index: int) -> Any:
-        """What the environment takes for action ``index``."""
-        return self._actions.dtype.type(index + self.first_action)
-
     def batch(self, observations: Any) -> tuple[np.ndarray, bool]:
         """Observations as an array ``[N, ...]``, and whether a single one was given.
 
@@ -151,15 +151,18 @@ class HostEnvironment:
         """Release what the environment holds (windows, files)."""
         self.env.close()
 
-    def _running(self, action: int) -> Observation:
+    def _running(self, action: int | np.ndarray) -> Observation:
         """The current state, after checking that ``action`` can be taken in it."""
         if self._state is None:
             raise UsageError(
                 "`step` needs a running episode.", "The last one has ended.", "Call `reset` first."
             )
-        if not 0 <= int(action) < self.num_actions:
+        if not self.action.holds(action):
+            parts = (
+                ", in each of {} parts".format(*self.action.shape) if self.action.shape[1:] else ""
+            )
             raise UsageError(
-                f"Actions of {self.name} are 0 to {self.num_actions - 1}.", f"Got {action}."
+                f"Actions of {self.name} are 0 to {self.num_actions - 1}{parts}.", f"Got {action}."
             )
         return self._state
 

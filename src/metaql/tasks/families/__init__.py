@@ -13,6 +13,7 @@ from metaql.tasks.families.bandit import Bandit
 from metaql.tasks.families.base import SPLITS, Family, TaskFamily, check_split, split_key
 from metaql.tasks.families.cart_pole import CartPole
 from metaql.tasks.families.chain import Chain
+from metaql.tasks.families.changing import Changing
 from metaql.tasks.families.frozen_lake import FrozenLake
 from metaql.tasks.families.hidden_goal import DarkRoom, GridNavi
 from metaql.tasks.families.key_to_door import KeyToDoor
@@ -27,6 +28,7 @@ acrobot = Acrobot
 bandit = Bandit
 cart_pole = CartPole
 chain = Chain
+changing = Changing
 dark_room = DarkRoom
 frozen_lake = FrozenLake
 grid_navi = GridNavi
@@ -53,7 +55,7 @@ FAMILIES: Mapping[str, type[Family]] = {
 }
 """Every finite family that has a name."""
 RECURRENT_FAMILIES: Mapping[str, type[TaskFamily]] = {
-    family.name: family for family in (CartPole, Pendulum, Acrobot, KeyToDoor)
+    family.name: family for family in (CartPole, Pendulum, Acrobot, KeyToDoor, Changing)
 }
 """Families that only RecurrentQ can learn: observations are vectors, or hide a part of the state."""
 DEFAULT_FAMILY = "navigation"
@@ -68,6 +70,7 @@ __all__ = [
     "Bandit",
     "CartPole",
     "Chain",
+    "Changing",
     "DarkRoom",
     "Family",
     "FrozenLake",
@@ -83,6 +86,7 @@ __all__ = [
     "bandit",
     "cart_pole",
     "chain",
+    "changing",
     "check_split",
     "dark_room",
     "frozen_lake",

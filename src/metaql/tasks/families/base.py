@@ -26,7 +26,12 @@ class TaskFamily(eqx.Module):
     baselines: ClassVar[Mapping[str, float]] = {}
     """Mean return per episode on test tasks of the default instance: random, non-adaptive, optimum."""
     levels: ClassVar[tuple[float, ...] | None] = None
-    """What the actions mean where an environment of this kind takes one number instead."""
+    """What the actions mean where an environment of this kind takes numbers: shares of their range."""
+
+    @property
+    def columns(self) -> int:
+        """Columns of the grid, where states are cells numbered row by row; 0: they are not."""
+        return 0
 
     @abc.abstractmethod
     def sample(self, key: PRNGKey, split: str) -> Any:

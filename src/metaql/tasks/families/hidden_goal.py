@@ -47,6 +47,11 @@ class HiddenGoal(Family):
             )
         self.size, self.horizon, self.shared = size, horizon, shared
 
+    @property
+    def columns(self) -> int:
+        """States are cells."""
+        return self.size
+
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one goal of the split."""
         key = split_key(key, split)

@@ -97,6 +97,11 @@ class KeyToDoor(TaskFamily):
             )
         self.size, self.horizon = size, horizon
 
+    @property
+    def columns(self) -> int:
+        """States are cells."""
+        return self.size
+
     def sample(self, key: PRNGKey, split: str) -> KeyToDoorTask:
         """Draw a key and another cell for the door; a split owns ways from one to the other."""
         cells = self.size**2

@@ -18,8 +18,9 @@ GRAVITY = Range(6.0, 14.0, 4.0, 16.0)
 """m/s^2; splits own bands of it."""
 MASS = Range(0.6, 1.2, 0.4, 1.4)
 """Kilograms."""
-TORQUES = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""What the actions mean, in N m."""
+SHARES = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""What the actions mean, in shares of the greatest torque."""
+_GREATEST = 2.0
 _LENGTH, _SECONDS, _FASTEST = 1.0, 0.05, 8.0
 
 
@@ -33,8 +34,8 @@ class PendulumTask(NamedTuple):
     horizon: Int[Array, ""]
 
     def spec(self, episodes: Int[Array, ""] | int) -> TaskSpec:
-        """As many actions as `TORQUES`; observations are vectors."""
-        return spec_of(self.horizon, len(TORQUES), episodes)
+        """As many actions as `SHARES`; observations are vectors."""
+        return spec_of(self.horizon, len(SHARES), episodes)
 
     def reset(self, key: PRNGKey) -> Float[Array, " 2"]:
         """Any angle from upright, and a speed up to 1 rad/s."""
@@ -45,7 +46,7 @@ class PendulumTask(NamedTuple):
         """One step; the reward is minus what angle, speed and torque cost."""
         del key
         angle, speed = state
-        torque = self.direction * jnp.asarray(TORQUES)[action]
+        torque = self.direction * _GREATEST * jnp.asarray(SHARES)[action]
         folded = jnp.mod(angle + jnp.pi, 2.0 * jnp.pi) - jnp.pi
         cost = folded**2 + 0.1 * speed**2 + 0.001 * torque**2
         fall = 1.5 * self.gravity / _LENGTH * jnp.sin(angle)
@@ -64,7 +65,7 @@ class Pendulum(PhysicsFamily):
     name: ClassVar[str] = "pendulum"
     summary: ClassVar[str] = "Pendulum-v1 with hidden gravity, mass and direction of torque"
     baselines: ClassVar[Mapping[str, float]] = {"random": -1275.0}
-    levels: ClassVar[tuple[float, ...] | None] = TORQUES
+    levels: ClassVar[tuple[float, ...] | None] = SHARES
 
     def sample(self, key: PRNGKey, split: str) -> PendulumTask:
         """Draw one pendulum."""

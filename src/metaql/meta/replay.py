@@ -1,0 +1,170 @@
+"""Whole lifetimes kept to learn from again, whoever lived them: the off-policy path of RecurrentQ.
+
+Values are computed anew by the learner as it is now, from an empty memory on; so are the returns, from the
+values of what it would do (Peng's Q(lambda), Peng & Williams 1996: the trace goes on where another action was
+taken, which is right to the degree that who acted is alike who learns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from metaql.embedding.embed import Clock
+from metaql.embedding.recurrent import Note
+from metaql.meta.lifetime import advance, begin_all
+from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_step import discount_across, replayed_values
+from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.qlearning.td import greedy_value, lambda_returns, value_of
+from metaql.types import PRNGKey, Task, TaskSpec, Transition
+
+
+class Lifetimes(NamedTuple):
+    """Complete lifetimes of N tasks; rows after their end are not alive and mean nothing."""
+
+    note: Note
+    """Leaves ``[N, T, ...]``."""
+    alive: Bool[Array, "N T"]
+    episode: Int[Array, "N T"]
+    """Episodes finished before the step."""
+    spec: TaskSpec
+    """Leaves ``[N, ...]``."""
+
+    def returns(self, episodes: int) -> Float[np.ndarray, "N E"]:
+        """Return of every episode."""
+        reward = np.asarray(self.note.transition.reward) * np.asarray(self.alive)
+        index = np.asarray(self.episode)
+        return np.stack([(reward * (index == e)).sum(1) for e in range(episodes)], 1)
+
+
+def lifetimes_of(
+    transition: Transition, alive: Bool[Array, "N T"], episode: Int[Array, "N T"], spec: TaskSpec
+) -> Lifetimes:
+    """With the time of every step, which follows from the ends of episodes."""
+
+    def clock_of(episode: Int[Array, " T"]) -> Clock:
+        at = jnp.arange(episode.shape[0])
+        first = jnp.append(True, episode[1:] != episode[:-1])
+        step = at - jax.lax.cummax(jnp.where(first, at, 0))
+        return Clock(step.astype(jnp.float32), episode.astype(jnp.float32))
+
+    return Lifetimes(Note(transition, jax.vmap(clock_of)(episode)), alive, episode, spec)
+
+
+def noted(lives: Sequence[Sequence[Transition]], spec: TaskSpec) -> Lifetimes:
+    """Lifetimes of one task from their transitions on the host, one after the other.
+
+    They are padded to a power of two: whoever computes with them is compiled for few lengths only.
+    """
+    length = 1 << (max(len(life) for life in lives) - 1).bit_length()
+
+    def padded(life: Sequence[Transition]) -> tuple[Transition, np.ndarray, np.ndarray]:
+        seen = jax.tree.map(lambda *rows: np.stack(rows), *life)
+        ends = seen.terminated | seen.truncated
+        episode = np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
+        rows = (seen, np.ones(len(life), bool), episode)
+
+        def filled(leaf: np.ndarray) -> np.ndarray:
+            return np.pad(leaf, [(0, length - len(life))] + [(0, 0)] * (leaf.ndim - 1))
+
+        return jax.tree.map(filled, rows)
+
+    stacked = jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *map(padded, lives))
+    specs = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(lives)), spec)
+    seen, alive, episode = stacked
+    return lifetimes_of(seen, alive, episode, specs)
+
+
+def lived_in(
+    learner: RecurrentQ, tasks: Task, keys: PRNGKey, *, episodes: int, length: int
+) -> Lifetimes:
+    """Live one lifetime in each task, in the one loop there is (`metaql.meta.lifetime.advance`).
+
+    Args:
+        learner: who lives.
+        tasks: ``[N, ...]``.
+        keys: ``[N]``.
+        episodes: of every lifetime.
+        length: T, steps that are enough for the longest.
+    """
+    lives, record = advance(learner, tasks, begin_all(learner, tasks, keys, episodes), length)
+    seen, alive, episode = jax.tree.map(
+        lambda leaf: jnp.moveaxis(leaf, 0, 1), (record.transition, record.alive, record.episode)
+    )
+    return lifetimes_of(seen, alive, episode, lives.memory.spec)
+
+
+def returns_of(
+    life: Lifetimes, best: Float[Array, " T"], config: RecurrentConfig
+) -> Float[Array, " T"]:
+    """Lambda-returns of one whole lifetime; ``best`` is what the greedy action was worth at every step."""
+    seen = life.note.transition
+    crossed = seen.terminated | seen.truncated
+    more = life.episode + crossed < life.spec.episodes
+    onward = jnp.append(best[1:] * life.alive[1:], 0.0)
+    discount = discount_across(crossed, more, config)
+    return lambda_returns(seen.reward, discount, onward, config.trace)
+
+
+class Replayed(NamedTuple):
+    """What a learner makes of one lifetime (``[T, ...]``)."""
+
+    error: Float[Array, " T"]
+    """Of Q at the actions taken, in units of the scale of returns."""
+    values: Float[Array, "T *K A"]
+    """Q over the scale."""
+
+
+def replayed(learner: RecurrentQ, life: Lifetimes, config: RecurrentConfig) -> Replayed:
+    """Errors of a learner on one lifetime; gradients go through its values, not through the returns."""
+    zero = jnp.zeros(())
+    start = Context(learner.reader.blank(), Clock(zero, zero), life.spec)
+    values = replayed_values(learner, start, life.note)
+    possible = jnp.where(life.spec.action_mask, jax.lax.stop_gradient(values), -jnp.inf)
+    best = learner.scale * jax.vmap(greedy_value)(possible)
+    target = returns_of(life, best, config) / learner.scale
+    error = jax.vmap(value_of)(values, life.note.transition.action) - target
+    return Replayed(error * life.alive, values)
+
+
+def replay_loss(
+    learner: RecurrentQ, lives: Lifetimes, config: RecurrentConfig, conservative: float = 0.0
+) -> Float[Array, ""]:
+    """Half the mean squared error of Q over living steps.
+
+    Args:
+        learner: whose values.
+        lives: ``[N, ...]``.
+        config: discounts and trace.
+        conservative: weight of ``log sum exp Q - Q(a)``, which holds down the values of actions that the data
+            does not show (Kumar et al. 2020, conservative Q-learning, arXiv 2006.04779, eq. 4).
+    """
+
+    def one(life: Lifetimes) -> Float[Array, " T"]:
+        found = replayed(learner, life, config)
+        loss = 0.5 * found.error**2
+        if conservative:
+            taken = jax.vmap(value_of)(found.values, life.note.transition.action)
+            possible = jnp.where(life.spec.action_mask, found.values, -jnp.inf)
+            over = jax.nn.logsumexp(possible, axis=-1).reshape(taken.shape[0], -1).mean(-1)
+            loss = loss + conservative * (over - taken) * life.alive
+        return loss
+
+    return jax.vmap(one)(lives).sum() / jnp.maximum(lives.alive.sum(), 1)
+
+
+def embeddings(learner: RecurrentQ, life: Lifetimes) -> Float[Array, "T H"]:
+    """The embedding after every step of one lifetime."""
+
+    def body(hidden: Array, note: Note) -> tuple[Array, Array]:
+        encoded = learner.reader.encode(learner.sight, note, life.spec, learner.unit)
+        later = learner.advance(hidden, encoded)
+        return later, later
+
+    return jax.lax.scan(body, learner.reader.blank(), life.note)[1]

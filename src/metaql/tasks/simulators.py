@@ -1,0 +1,129 @@
+"""Families of tasks that exist as Gymnasium environments only, and are stepped on the host."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+from gymnasium import wrappers
+
+from metaql.errors import UsageError
+from metaql.tasks.crowd import Crowd
+from metaql.tasks.families.base import SPLITS, check_split
+from metaql.tasks.host import plain_environment
+from metaql.tasks.vectors import VectorEnvironment
+
+LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
+"""What the actions of a Box mean unless said otherwise, in shares of its range."""
+_KEPT = 256
+"""Environments kept open for their next lifetime."""
+
+
+class SimulatorFamily:
+    """Tasks from a function that makes a Gymnasium environment from what tells them apart.
+
+    RecurrentQ is trained on them (`metaql.meta_train`); where the dynamics can be written with
+    ``jax.numpy``, a `TaskFamily` trains many times faster.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[Any], gymnasium.Env | str],
+        tasks: Mapping[str, Sequence[Any]],
+        *,
+        name: str = "own_simulators",
+        levels: tuple[float, ...] = LEVELS,
+        horizon: int | None = None,
+        seconds: float = 60.0,
+    ) -> None:
+        """Check the tasks and make one environment.
+
+        Args:
+            make_env: from one of ``tasks`` to an environment, or to the id of one. Observations may be any
+                that Gymnasium flattens, actions Discrete, MultiDiscrete or a Box with bounds.
+            tasks: what ``make_env`` gets, for the splits ``train`` and ``test`` (``validation`` if you want
+                to choose settings by it). No task may be in two of them.
+            name: of the family, in file names and messages.
+            levels: values that each entry of a Box action may take, as shares of its range: -1 is its lower
+                bound, 1 the upper one.
+            horizon: steps after which an episode is truncated; None: as the environments say.
+            seconds: that all environments together may take for one step.
+
+        Raises:
+            UnknownNameError: a split that does not exist.
+            UsageError: no training tasks, or a task in two splits.
+            UnsupportedSpaceError: spaces that cannot be used, or episodes without an end.
+
+        Example:
+            >>> import gymnasium
+            >>> def cart(force):
+            ...     env = gymnasium.make("CartPole-v1")
+            ...     env.unwrapped.force_mag = force
+            ...     return env
+            >>> family = SimulatorFamily(cart, {"train": [-10.0, 10.0], "test": [-8.0, 8.0]})
+            >>> family.crowd("train", [0, 1]).horizon
+            array([500, 500])
+        """
+        self.make_env, self.name, self.horizon, self.seconds = make_env, name, horizon, seconds
+        self.tasks = {split: list(tasks[split]) for split in tasks}
+        self.levels = tuple(levels)
+        _check_splits(self.tasks)
+        self._kept: OrderedDict[tuple[str, int, int], VectorEnvironment] = OrderedDict()
+        self.crowd("train", [0])
+
+    def crowd(self, split: str, chosen: Sequence[int]) -> Crowd:
+        """Environments of the chosen tasks of a split, side by side; one chosen twice has two.
+
+        Raises:
+            UnsupportedSpaceError: their spaces differ.
+        """
+        return self.crowds(split, [chosen])[0]
+
+    def crowds(self, split: str, parts: Sequence[Sequence[int]]) -> tuple[Crowd, ...]:
+        """Several of them that share no environment; errors as in `crowd`."""
+        taken: Counter[int] = Counter()
+
+        def host(index: int) -> VectorEnvironment:
+            taken[index] += 1
+            return self._host(split, index, taken[index])
+
+        def name(index: int) -> str:
+            return f"{self.tasks[split][index]!r} of {split!r}"
+
+        return tuple(
+            Crowd([host(i) for i in part], [name(i) for i in part], self.seconds) for part in parts
+        )
+
+    def open(self, split: str, index: int) -> gymnasium.Env:
+        """A new environment of one task, with the family's time limit."""
+        env = plain_environment(self.make_env(self.tasks[split][index]), {})
+        return env if self.horizon is None else wrappers.TimeLimit(env, self.horizon)
+
+    def _host(self, split: str, index: int, copy: int) -> VectorEnvironment:
+        """An environment of one task, kept for the next time; copies can be asked for side by side."""
+        place = (split, index, copy)
+        if place not in self._kept:
+            self._kept[place] = VectorEnvironment(self.open(split, index), self.levels)
+        self._kept.move_to_end(place)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[place]
+
+
+def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
+    """Raise unless there is something to train on and no task is in two splits."""
+    for split in tasks:
+        check_split(split)
+    if not tasks.get("train"):
+        raise UsageError("`tasks` needs tasks to train on.", f"Got splits {sorted(tasks)}.")
+    owner: dict[str, str] = {}
+    for split in SPLITS:
+        for task in tasks.get(split, []):
+            other = owner.setdefault(repr(task), split)
+            if other != split:
+                raise UsageError(
+                    "Splits must not share a task.",
+                    f"{task!r} is in {other!r} and in {split!r}.",
+                )
