@@ -16,8 +16,8 @@ def pair_with(*counts):
     """One pair with these counts by slot."""
     padded = jnp.asarray([*counts, *[0.0] * (4 - len(counts))])
     held = Sparse(jnp.arange(4)[None, None], padded[None, None])
-    one = jnp.ones((1, 1))
-    return refresh(no_profiles(1, 1), held, one, one * sum(counts)), (padded > 0).astype(float)
+    visits = jnp.full((1, 1), float(sum(counts)))
+    return refresh(no_profiles(1, 1), held, (0, 0), visits), (padded > 0).astype(float)
 
 
 def only(index):
@@ -63,8 +63,7 @@ def test_common_profiles_are_found_over_all_pairs():
     profiled = no_profiles(6, 5)
     for state in range(6):
         for action in range(5):
-            at = jnp.zeros((6, 5)).at[state, action].set(1.0)
-            profiled = refresh(profiled, held, at, visits)
+            profiled = refresh(profiled, held, (state, action), visits)
     common = jnp.full(len(PROFILES), 1 / len(PROFILES))
     for _ in range(30):
         common = commonness(profiled, jnp.full(len(PROFILES), 0.05), common, visits)
@@ -75,6 +74,6 @@ def test_common_profiles_are_found_over_all_pairs():
 
 def test_more_successors_than_a_profile_has_are_not_foreseen():
     held = Sparse(jnp.arange(5)[None, None], jnp.ones((1, 1, 5)))
-    profiled = refresh(no_profiles(1, 1), held, jnp.ones((1, 1)), jnp.full((1, 1), 5.0))
+    profiled = refresh(no_profiles(1, 1), held, (0, 0), jnp.full((1, 1), 5.0))
     found = chances(*(x[0, 0] for x in profiled), only(len(PROFILES) - 4), jnp.ones(profiles.WIDTH))
     np.testing.assert_allclose(found.slots.sum(), 0.8, rtol=1e-4)

@@ -18,6 +18,7 @@ from metaql.policy.outlook import (
     Bounds,
     _hope,
     flat,
+    hopes,
     no_plan,
     sweep,
     task_discount,
@@ -122,8 +123,8 @@ def test_optimism_only_adds(world):
     plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
     lift = learner.lift(memory, model)
     for _ in range(30):
-        plain = sweep(model, flat(model), plain, discount, endless)
-        lifted = sweep(model, lift, lifted, discount, endless)
+        plain = sweep(model, hopes(model, flat(model)), plain, discount, endless)
+        lifted = sweep(model, hopes(model, lift), lifted, discount, endless)
     assert (np.asarray(lifted.q - plain.q)[np.asarray(model.mask)] >= -1e-4).all()
 
 

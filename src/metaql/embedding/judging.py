@@ -48,7 +48,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     pair = _count(seen.pair, at_pair, reward, ended)
     profiled, common = seen.profiled, seen.common
     if profiled is not None and isinstance(successors, Sparse):
-        profiled = refresh(profiled, successors, at_pair, pair.visits)
+        profiled = refresh(profiled, successors, (transition.state, transition.action), pair.visits)
         common = commonness(profiled, prior.profiles, common, pair.visits)
     strides = seen.strides
     if strides is not None:

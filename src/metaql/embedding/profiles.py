@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metaql.embedding.successors import Sparse
 
@@ -39,6 +39,7 @@ _IMPOSSIBLE = -60.0
 """Logarithm that stands for a probability of zero, so that 0 log 0 is 0."""
 _VAGUE = 3.0
 """Visits from which on a pair says more about the task than the task about the pair."""
+_TINY = 1e-30
 
 
 class Profiled(NamedTuple):
@@ -63,9 +64,11 @@ class Chances(NamedTuple):
 
 def no_profiles(num_states: int, num_actions: int) -> Profiled:
     """Before any visit."""
+    shapes = PROFILES[:, _ORDERS]  # all orders are alike
+    rows = np.ones(len(PROFILES)), shapes.mean(1), (shapes**2).sum(-1).mean(1)
     lead = (num_states, num_actions)
-    rows = _of_counts(jnp.zeros(WIDTH))
-    return Profiled(*(jnp.broadcast_to(row, (*lead, *row.shape)) for row in rows))
+    wide = (jnp.broadcast_to(row.astype(np.float32), (*lead, *row.shape)) for row in rows)
+    return Profiled(*wide)
 
 
 def _of_counts(
@@ -86,22 +89,21 @@ def _of_counts(
 def refresh(
     profiled: Profiled,
     successors: Sparse,
-    at_pair: Float[Array, "S A"],
+    pair: tuple[Int[Array, ""], Int[Array, ""]],
     visits: Float[Array, "S A"],
 ) -> Profiled:
-    """Bring one pair up to date with its counts; ``at_pair`` is one-hot, ``visits`` include the last.
+    """Bring one pair (state and action) up to date with its counts; ``visits`` include the last.
 
     Of a pair with more successors than a profile has outcomes, only the share of the first ones is
     foreseen.
     """
-    counts = (successors.counts[..., :WIDTH] * at_pair[..., None]).sum((0, 1))
+    counts = successors.counts[pair][:WIDTH]
     fit, mean, square = _of_counts(counts)
-    mean = mean * counts.sum() / (visits * at_pair).sum()
-    here = at_pair[..., None] > 0
+    mean = mean * counts.sum() / visits[pair]
     return Profiled(
-        jnp.where(here, fit, profiled.fit),
-        jnp.where(here[..., None], mean, profiled.mean),
-        jnp.where(here, square, profiled.square),
+        profiled.fit.at[pair].set(fit),
+        profiled.mean.at[pair].set(mean),
+        profiled.square.at[pair].set(square),
     )
 
 
@@ -119,15 +121,16 @@ def commonness(
         last: the commonness before; sums to 1.
         visits: of every pair; the more, the more it says.
     """
-    weight = visits / (visits + _VAGUE)
-    counts = prior + (_shares(profiled.fit, last) * weight[..., None]).sum((0, 1))
+    # The sum of `_shares` times weights, without an array of all shares.
+    weight = visits / (visits + _VAGUE) / jnp.maximum(profiled.fit @ last, _TINY)
+    counts = prior + last * jnp.tensordot(weight, profiled.fit, 2)
     return counts / counts.sum()
 
 
 def _shares(fit: Float[Array, "*K M"], common: Float[Array, " M"]) -> Float[Array, "*K M"]:
     """Posterior over profiles of each pair."""
     joint = fit * common
-    return joint / jnp.maximum(joint.sum(-1, keepdims=True), 1e-30)
+    return joint / jnp.maximum(joint.sum(-1, keepdims=True), _TINY)
 
 
 def chances(

@@ -34,6 +34,8 @@ _BESIDE = 0.05
 """Chance that a pair leads anywhere else."""
 _ALIKE = 0.3
 """Steps that what all actions do counts as, of each action."""
+_TABLE = 64
+"""States per row up to which rows are looked up in a table of all states: a search takes ten times as long."""
 _TINY = 1e-6
 
 
@@ -125,17 +127,31 @@ def leads(strides: Strides, spec: TaskSpec, met: Bool[Array, " S"]) -> Leads:
     numbers = _numbers(spec)
     size = numbers.shape[0]
     wanted = numbers[:, None] + strides.size
-    if spec.numbers is None:
-        row, found = jnp.clip(wanted, 0, size - 1), (wanted >= 0) & (wanted < size)
-    else:
-        order = jnp.argsort(numbers)
-        place = jnp.minimum(jnp.searchsorted(numbers[order], wanted), size - 1)
-        row = order[place]
-        found = (numbers[row] == wanted) & (wanted >= 0)
-    row = jnp.where(found & met[row], row, size).astype(jnp.int32)
+    row = _rows_of(wanted, spec)
+    row = jnp.where((numbers[row] == wanted) & (wanted >= 0) & met[row], row, size)
     # Where no step was ever taken from, nothing is foreseen: its number may not even be known.
     blocked = _blocked(strides.effect, strides.access)
     return Leads(strides.effect, strides.access, (1.0 - _BESIDE) * met, row, blocked)
+
+
+def _rows_of(wanted: Int[Array, "*K"], spec: TaskSpec) -> Int[Array, "*K"]:
+    """Rows of the states with these numbers; any row where there is none."""
+    numbers = _numbers(spec)
+    size = numbers.shape[0]
+    if spec.numbers is None:
+        return jnp.clip(wanted, 0, size - 1)
+
+    def by_table() -> Int[Array, "*K"]:
+        # Its last entry takes what free rows, numbered -1, write.
+        table = jnp.zeros(_TABLE * size + 1, jnp.int32).at[numbers].set(jnp.arange(size))
+        return table[jnp.clip(wanted, 0, _TABLE * size)]
+
+    def by_search() -> Int[Array, "*K"]:
+        order = jnp.argsort(numbers)
+        place = jnp.searchsorted(numbers[order], wanted)
+        return order[jnp.minimum(place, size - 1)]
+
+    return jax.lax.cond(_total(spec) <= _TABLE * size, by_table, by_search)
 
 
 def walk(
@@ -193,8 +209,12 @@ def _blocked(effect: Float[Array, "A D"], access: Float[Array, "S D"]) -> Float[
 def _inside(strides: Strides, spec: TaskSpec) -> Float[Array, "S D"]:
     """1 where the stride leads to a number that a state has."""
     wanted = _numbers(spec)[:, None] + strides.size
-    total = spec.state_mask.sum() if spec.num_states is None else spec.num_states
-    return ((wanted >= 0) & (wanted < total)).astype(jnp.float32)
+    return ((wanted >= 0) & (wanted < _total(spec))).astype(jnp.float32)
+
+
+def _total(spec: TaskSpec) -> Int[Array, ""]:
+    """States that exist, met or not."""
+    return spec.state_mask.sum() if spec.num_states is None else spec.num_states
 
 
 def _numbers(spec: TaskSpec) -> Int[Array, " S"]:

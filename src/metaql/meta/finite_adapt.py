@@ -54,10 +54,11 @@ def live(
     # than the action is asked for: believed values would take hundreds of sweeps more.
     key_act = jax.random.split(jax.random.fold_in(jax.random.key(seed), clock))[1]
 
-    def learned(before: Knowledge) -> Knowledge:
+    def learned(_: Array, before: Knowledge) -> Knowledge:
         return learner.learn(before, last)
 
-    memory = learner.replan(jax.lax.cond(clock > 0, learned, lambda before: before, memory))
+    # A loop of one turn, or none: it changes arrays in place, where a condition copies them.
+    memory = learner.replan(jax.lax.fori_loop(0, jnp.minimum(clock, 1), learned, memory))
     action = learner.act(key_act, memory, state).action
     full = is_full(memory.evidence.successors)
     return memory, jnp.stack([action, full.astype(jnp.int32)])

@@ -59,6 +59,10 @@ def meta_train(
 ) -> Agent: ...
 @overload
 def meta_train(
+    family: SimulatorFamily, *, agent: Literal["auto", "recurrent"] = "auto", **settings: Any
+) -> RecurrentAgent: ...
+@overload
+def meta_train(
     family: TaskFamily | SimulatorFamily, *, agent: Literal["recurrent"], **settings: Any
 ) -> RecurrentAgent: ...
 @overload

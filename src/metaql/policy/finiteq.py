@@ -32,6 +32,7 @@ from metaql.policy.outlook import (
     Model,
     Plan,
     flat,
+    hopes,
     no_plan,
     posterior,
     settle,
@@ -105,14 +106,14 @@ class FiniteQ(eqx.Module):
     def replan(self, memory: Knowledge) -> Knowledge:
         """Optimistic values for what is known now, from the last ones on."""
         model = self.model(memory)
-        lift = self.lift(memory, model)
+        hoped = hopes(model, self.lift(memory, model))
         discount, endless = task_discount(memory.spec)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
         times = jnp.where(endless, self.sweeps, left)
 
         def once(_: Array, plan: Plan) -> Plan:
-            return sweep(model, lift, plan, discount, endless)
+            return sweep(model, hoped, plan, discount, endless)
 
         return memory._replace(plan=jax.lax.fori_loop(0, times, once, start))
 
@@ -167,10 +168,11 @@ class FiniteQ(eqx.Module):
     def believed(self, memory: Knowledge) -> Plan:
         """Posterior mean values of the whole task, planned to the end."""
         model = self.model(memory)
+        hoped = hopes(model, flat(model))
         discount, endless = task_discount(memory.spec)
 
         def once(plan: Plan) -> Plan:
-            return sweep(model, flat(model), plan, discount, endless)
+            return sweep(model, hoped, plan, discount, endless)
 
         unit = reward_unit(memory.evidence, self.prior)
         return settle(once, memory.plan, memory.spec, unit)

@@ -189,14 +189,40 @@ def flat(model: Model) -> Lift:
     return Lift(jnp.zeros(size), jnp.zeros(size[0]), jnp.zeros(()))
 
 
+class Hopes(NamedTuple):
+    """What sweeps add up of rewards: the same in all of them."""
+
+    lift: Lift
+    landed: Float[Array, " S"]
+    """Paid on arrival, with what is hoped for."""
+    fresh_landed: Float[Array, ""]
+    paid: Float[Array, "S A"]
+    """Its expectation after acting."""
+    fresh_paid: Float[Array, ""]
+    beyond: Float[Array, "S A"]
+    """Hoped for beyond the mean of what pairs explain."""
+    fresh_beyond: Float[Array, ""]
+
+
+def hopes(model: Model, lift: Lift) -> Hopes:
+    """Rewards under this lift: of `Curiosity`, or `flat`."""
+    landing, reward, bounds, share = model.landing, model.reward, model.bounds, model.by_arrival
+    landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
+    fresh_landed = landing.fresh_mean + _hope(landing[2:], lift.fresh, bounds, share)
+    (paid,), (fresh_paid,), _ = foresee(model, landed[None], fresh_landed[None])
+    beyond = _hope(reward[:2], lift.pair, bounds, 1.0 - share)
+    fresh_beyond = _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
+    return Hopes(lift, landed, fresh_landed, paid, fresh_paid, beyond, fresh_beyond)
+
+
 def sweep(
-    model: Model, lift: Lift, plan: Plan, discount: Float[Array, ""], endless: Bool[Array, ""]
+    model: Model, hopes: Hopes, plan: Plan, discount: Float[Array, ""], endless: Bool[Array, ""]
 ) -> Plan:
     """One Bellman sweep.
 
     Args:
         model: from `posterior`.
-        lift: of `Curiosity`, or `flat`.
+        hopes: of the same model.
         plan: the values so far (with one step less to go, when ``endless`` is false).
         discount: gamma.
         endless: whether values are those of a fixed point. Then the row of the states never met, which
@@ -204,31 +230,25 @@ def sweep(
     """
     values = jnp.where(model.mask, plan.q, -jnp.inf).max(-1)
     values = jnp.where(model.mask.any(-1), values, 0.0)
-    landing, onward = model.landing, model.onward
-    bounds, share = model.bounds, model.by_arrival
-    landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
-    fresh_landed = landing.fresh_mean + _hope(landing[2:], lift.fresh, bounds, share)
-    worth = landed + _on(onward[:2], discount * values, lift.arrival)
-    fresh_worth = fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
-
-    both = jnp.stack([worth, worth**2, landed])
-    fresh_both = jnp.stack([fresh_worth, fresh_worth**2, fresh_landed])
+    lift, onward = hopes.lift, model.onward
+    worth = hopes.landed + _on(onward[:2], discount * values, lift.arrival)
+    fresh_worth = hopes.fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
     top = jnp.where(model.met, worth, -jnp.inf).max()
     top = jnp.maximum(top, jnp.where(model.unmet_share > 0, fresh_worth, -jnp.inf))
-    (mean, square, paid), (fresh_mean, fresh_square, fresh_paid), own = foresee(
-        model, both, fresh_both
-    )
+    both, fresh_both = jnp.stack([worth, worth**2]), jnp.stack([fresh_worth, fresh_worth**2])
+    (mean, square), (fresh_mean, fresh_square), own = foresee(model, both, fresh_both)
     spread = model.outcomes.narrow * jnp.maximum(square - mean**2, 0.0)
-    hope = _hope(model.reward[:2], lift.pair, bounds, 1.0 - share)
-    paid_now = (model.reward.mean, hope)
-    q = _act(paid_now, model.stay[:2], (mean, spread, paid), lift.pair, top)
+    paid_now, later = (model.reward.mean, hopes.beyond), (mean, spread, hopes.paid)
+    q = _act(paid_now, model.stay[:2], later, lift.pair, top)
     q = jnp.where(model.mask, q, 0.0)
 
     # The row of a state never met: nothing tried, so every action is alike.
     spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
-    later = (fresh_mean, spread, fresh_paid)
-    hope = _hope(model.reward[2:], lift.fresh, bounds, 1.0 - share)
-    next_fresh = _act((model.reward.fresh_mean, hope), model.stay[2:], later, lift.fresh, top)
+    paid_now, later = (
+        (model.reward.fresh_mean, hopes.fresh_beyond),
+        (fresh_mean, spread, hopes.fresh_paid),
+    )
+    next_fresh = _act(paid_now, model.stay[2:], later, lift.fresh, top)
     # Solved for itself, where it is the best there is: below, optimism turns the slope around.
     loop = model.stay.fresh_mean * own * model.onward.fresh_mean * discount
     solved = plan.fresh + (next_fresh - plan.fresh) / (1.0 - loop)

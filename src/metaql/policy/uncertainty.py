@@ -28,6 +28,7 @@ from metaql.policy.outlook import (
     Plan,
     flat,
     foresee,
+    hopes,
     settle,
     sweep,
     task_discount,
@@ -86,11 +87,11 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     """
     model = learner.model(memory)
     discount, endless = task_discount(memory.spec)
-    lift = flat(model)
+    hoped = hopes(model, flat(model))
 
     def once(carry: tuple[Plan, Plan]) -> tuple[Plan, Plan]:
         plan, doubt = carry
-        return sweep(model, lift, plan, discount, endless), propagate(model, plan, doubt, discount)
+        return sweep(model, hoped, plan, discount, endless), propagate(model, plan, doubt, discount)
 
     zero = jax.tree.map(jnp.zeros_like, memory.plan)
     unit = reward_unit(memory.evidence, learner.prior)
