@@ -484,10 +484,10 @@ MUTANTS = (
         ("tasks/test_physics.py::test_splits_own_bands_of_one_constant",),
     ),
     Mutant(
-        "vectors: levels are numbers of actions",
-        "tasks/vectors.py",
-        "self.levels[index], space.dtype",
-        "index, space.dtype",
+        "actions: levels are numbers of actions",
+        "tasks/actions.py",
+        "share = np.asarray(self.levels)[index].reshape(low.shape)",
+        "share = np.asarray(index).reshape(low.shape)",
         ("tasks/test_vectors.py::test_levels_are_what_the_environment_gets",),
     ),
 )

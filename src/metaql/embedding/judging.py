@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metaql.embedding import successors as after
 from metaql.embedding.evidence import (
@@ -23,12 +25,13 @@ from metaql.embedding.evidence import (
     reward_unit,
 )
 from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
-from metaql.embedding.profiles import WIDTH, chances, commonness, refresh
+from metaql.embedding.profiles import WIDTH, chances, commonness, profile, refresh
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
 from metaql.embedding.strides import chance_of, walk
 from metaql.embedding.successors import Sparse
 from metaql.types import TaskSpec, Transition
 
+_Index: TypeAlias = tuple[Int[Array, ""], ...]
 _STEP_LIMIT = 5.0
 """What one step may add to log-odds, either way."""
 _FADE = 0.98
@@ -41,6 +44,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     at_state = jax.nn.one_hot(transition.state, size)
     at_pair = at_state[:, None] * jax.nn.one_hot(transition.action, actions)
     at_arrival = jax.nn.one_hot(transition.next_state, size)
+    here, there = (transition.state, transition.action), (transition.next_state,)
     reward, ended = transition.reward, transition.terminated.astype(jnp.float32)
     met = seen.met | (at_state > 0)
     fits, origins, odds = _judge_successor(seen._replace(met=met), prior, spec, transition)
@@ -48,13 +52,13 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     pair = _count(seen.pair, at_pair, reward, ended)
     profiled, common = seen.profiled, seen.common
     if profiled is not None and isinstance(successors, Sparse):
-        profiled = refresh(profiled, successors, (transition.state, transition.action), pair.visits)
+        profiled = refresh(profiled, successors, here, pair.visits)
         common = commonness(profiled, prior.profiles, common, pair.visits)
     strides = seen.strides
     if strides is not None:
         strides = walk(strides, spec, transition, pair.visits)
-    pair_ends, arrival_ends, ends_odds = _judge_ends(seen, prior, at_pair, at_arrival, ended)
-    reward_odds, noise_odds = _judge_reward(seen, prior, at_pair, at_arrival, reward)
+    pair_ends, arrival_ends, ends_odds = _judge_ends(seen, prior, here, there, ended)
+    reward_odds, noise_odds = _judge_reward(seen, prior, here, there, reward)
     lowest, highest = jnp.minimum(seen.lowest, reward), jnp.maximum(seen.highest, reward)
     between = (reward > seen.lowest) & (reward < seen.highest)
     moved = (lowest < seen.lowest) | (highest > seen.highest)
@@ -150,8 +154,9 @@ def _judge_successor(
         here = (transition.state, transition.action)
         index = seen.successors.onto[here][:WIDTH]
         held = seen.successors.counts[here][:WIDTH] > 0
-        fit, mean, square = (part[here] for part in seen.profiled)
-        slots = chances(fit, mean, square, seen.common, held.astype(jnp.float32)).slots
+        # Not read from `seen.profiled`: an array that is read is copied before it is changed.
+        row = profile(seen.successors, here, seen.pair.visits)
+        slots = chances(*row, seen.common, held.astype(jnp.float32)).slots
         by_profile = (slots * (index == transition.next_state)).sum()
         by_profile = by_profile + (1.0 - slots.sum()) * likelihood * (own == 0)
         odds = jnp.log(by_profile + 1e-6) - jnp.log((weights * foreseen).sum())
@@ -161,21 +166,21 @@ def _judge_successor(
 def _judge_ends(
     seen: Evidence,
     prior: Hyperprior,
-    at_pair: Float[Array, "S A"],
-    at_arrival: Float[Array, " S"],
+    here: _Index,
+    there: _Index,
     ended: Float[Array, ""],
 ) -> tuple[Float[Array, " D"], Float[Array, " D"], Float[Array, ""]]:
     """Log-likelihoods of an end (or none) under each spread, and the odds of arrival against pair."""
     spreads = jnp.asarray(END_SPREADS)
 
-    def fit(tally: Tally, where: Float[Array, "*K"], before: EndPrior) -> Float[Array, " D"]:
-        visits, ends = (tally.visits * where).sum(), (tally.ends * where).sum()
+    def fit(tally: Tally, index: _Index, before: EndPrior) -> Float[Array, " D"]:
+        visits, ends = tally.visits[index], tally.ends[index]
         rate = (ends + spreads * common_rate(tally, before)) / (visits + spreads)
         rate = jnp.clip(rate, 1e-3, 1.0 - 1e-3)
         return jnp.log(jnp.where(ended > 0, rate, 1.0 - rate))
 
-    pair = fit(seen.pair, at_pair, prior.pair_ends)
-    arrival = fit(seen.arrival, at_arrival, prior.arrival_ends)
+    pair = fit(seen.pair, here, prior.pair_ends)
+    arrival = fit(seen.arrival, there, prior.arrival_ends)
     weigh = jax.nn.log_softmax
     by_pair = jax.nn.logsumexp(weigh(prior.pair_ends.log_spread + seen.log_pair_ends) + pair)
     by_arrival = jax.nn.logsumexp(
@@ -187,8 +192,8 @@ def _judge_ends(
 def _judge_reward(
     seen: Evidence,
     prior: Hyperprior,
-    at_pair: Float[Array, "S A"],
-    at_arrival: Float[Array, " S"],
+    here: _Index,
+    there: _Index,
     reward: Float[Array, ""],
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
     """Judge how each hypothesis foresaw a reward (normal predictive densities).
@@ -200,12 +205,12 @@ def _judge_reward(
     unit = reward_unit(seen, prior)
 
     def fit(
-        means: Means, found: Noises, where: Float[Array, "*K"]
+        means: Means, found: Noises, index: _Index
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        mean, variance = (means.mean * where).sum(), (means.variance * where).sum()
-        own = (jnp.stack([means.noise, found.own]) * where).reshape(2, -1).sum(-1)
-        chances = variance + jnp.append(own, found.shared) + 1e-4 * unit**2
-        mixed, apart, shared = -0.5 * (jnp.log(chances) + jnp.square(reward - mean) / chances)
+        noise = jnp.stack([means.noise[index], found.own[index], found.shared])
+        chances = means.variance[index] + noise + 1e-4 * unit**2
+        surprise = jnp.square(reward - means.mean[index])
+        mixed, apart, shared = -0.5 * (jnp.log(chances) + surprise / chances)
         return mixed, apart - shared
 
     def found(tally: Tally, rewards: Rewards, many: RewardPrior, two: RewardPrior) -> Noises:
@@ -214,12 +219,12 @@ def _judge_reward(
     pair, pair_noise = fit(
         pair_means(seen, prior, unit),
         found(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two),
-        at_pair,
+        here,
     )
     arrival, arrival_noise = fit(
         arrival_means(seen, prior, unit),
         found(seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two),
-        at_arrival,
+        there,
     )
     return _add_odds(seen.reward_odds, arrival - pair), (pair_noise, arrival_noise)
 

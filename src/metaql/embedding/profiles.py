@@ -92,19 +92,27 @@ def refresh(
     pair: tuple[Int[Array, ""], Int[Array, ""]],
     visits: Float[Array, "S A"],
 ) -> Profiled:
-    """Bring one pair (state and action) up to date with its counts; ``visits`` include the last.
+    """Bring one pair (state and action) up to date with its counts; ``visits`` include the last."""
+
+    def put(rows: Float[Array, "S A *K"], row: Float[Array, "*K"]) -> Float[Array, "S A *K"]:
+        # A slice is changed in place; for `rows.at[pair]` XLA would copy all rows.
+        return jax.lax.dynamic_update_slice(rows, row[None, None], (*pair, *(0,) * row.ndim))
+
+    return jax.tree.map(put, profiled, profile(successors, pair, visits))
+
+
+def profile(
+    successors: Sparse, pair: tuple[Int[Array, ""], Int[Array, ""]], visits: Float[Array, "S A"]
+) -> Profiled:
+    """What one pair's counts say: its row of `Profiled`.
 
     Of a pair with more successors than a profile has outcomes, only the share of the first ones is
     foreseen.
     """
-    counts = successors.counts[pair][:WIDTH]
+    counts, times = successors.counts[pair][:WIDTH], visits[pair]
     fit, mean, square = _of_counts(counts)
-    mean = mean * counts.sum() / visits[pair]
-    return Profiled(
-        profiled.fit.at[pair].set(fit),
-        profiled.mean.at[pair].set(mean),
-        profiled.square.at[pair].set(square),
-    )
+    share = jnp.where(times > 0, counts.sum() / jnp.maximum(times, 1.0), 1.0)
+    return Profiled(fit, mean * share, square)
 
 
 def commonness(

@@ -35,7 +35,7 @@ _BESIDE = 0.05
 _ALIKE = 0.3
 """Steps that what all actions do counts as, of each action."""
 _TABLE = 64
-"""States per row up to which rows are looked up in a table of all states: a search takes ten times as long."""
+"""States per row up to which rows are looked up in a table of all states: a search takes ten times longer."""
 _TINY = 1e-6
 
 
