@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from jaxtyping import Float
-from scipy.special import gammaln
 
 from metaql.embedding.statistics import ODDS_LIMIT, Scores, Statistics, Tally
 
@@ -84,6 +84,7 @@ def _best_strength(counts: Float[np.ndarray, "N K"], mean: Float[np.ndarray, " K
     total = counts.sum(-1)
     task, outcome = np.nonzero(counts)
     alpha = STRENGTHS[:, None] * mean[outcome]
+    gammaln = scipy.special.gammaln
     ways = (gammaln(counts[task, outcome] + alpha) - gammaln(alpha)).sum(-1)
     scale = gammaln(total + STRENGTHS[:, None]) - gammaln(STRENGTHS[:, None])
     likelihood = ways - scale.sum(-1) + 1e-3 * np.log(STRENGTHS)

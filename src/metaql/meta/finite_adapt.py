@@ -99,7 +99,7 @@ class FiniteCompanion:
             seed: of the agent.
             conclude: makes the result.
         """
-        self.learner, self.seed, self.conclude = learner, np.uint32(seed), conclude
+        self.learner, self.seed, self.conclude = jax.device_put(learner), np.uint32(seed), conclude
         self.rows = Rows(host.num_states)
         self.slots = None if learner.slots is None else max(learner.slots, FIRST_SLOTS)
         self.memory = blank(

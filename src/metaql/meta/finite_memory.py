@@ -59,10 +59,12 @@ def blank(
     masks: Any = np.ones(capacity, bool), np.ones(num_actions, bool)
     sizes: Any = (np.int32(size) for size in (horizon, episodes, num_states))
     spec = TaskSpec(*masks, *sizes, numbers=np.full(capacity, -1, np.int32))  # pyright: ignore[reportArgumentType]
-    return jax.device_get(_blank(spec, slots))
+    return jax.device_get(_blank(capacity * num_actions <= _SMALL)(spec, slots))
 
 
-_blank = jax.jit(no_knowledge, static_argnames="slots")
+@functools.cache
+def _blank(small: bool) -> Any:
+    return jax.jit(no_knowledge, static_argnames="slots", compiler_options=compile_options(small))
 
 
 def widen(memory: Knowledge, capacity: int, slots: int | None, spare: int) -> Knowledge:

@@ -27,17 +27,15 @@ def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
     log log ratio - log 16 pi)`` for many.
     """
     ratio = jnp.maximum(ratio, 1e-6)
-    log = jnp.log(ratio)
-    few = jnp.sqrt(ratio / 2.0)
-    some = 0.49 - 0.11 / jnp.sqrt(ratio)
-    more = 0.63 - 0.26 / jnp.sqrt(ratio)
-    many = 0.77 - 0.58 / jnp.sqrt(ratio)
-    safe = jnp.maximum(log, 2.7)
-    most = jnp.sqrt(2.0 * safe - jnp.log(safe) - jnp.log(16.0 * jnp.pi))
-    curve = jnp.where(ratio <= 15.0, many, most)
-    curve = jnp.where(ratio <= 5.0, more, curve)
-    curve = jnp.where(ratio <= 1.0, some, curve)
-    return jnp.where(ratio <= 0.2, few, curve)
+    root = jnp.sqrt(ratio)
+    level, slope = (
+        jnp.where(ratio <= 1.0, few, jnp.where(ratio <= 5.0, more, many))
+        for few, more, many in ((0.49, 0.63, 0.77), (0.11, 0.26, 0.58))
+    )
+    log = jnp.maximum(jnp.log(ratio), 2.7)
+    most = jnp.sqrt(2.0 * log - jnp.log(log) - jnp.log(16.0 * jnp.pi))
+    curve = jnp.where(ratio <= 15.0, level - slope / root, most)
+    return jnp.where(ratio <= 0.2, root * 0.5**0.5, curve)
 
 
 class Curiosity(eqx.Module):

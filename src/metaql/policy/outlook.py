@@ -347,9 +347,9 @@ def _hope(
     deviation = jnp.sqrt(variance)
     width = share * (bounds.high - bounds.low) + 1e-9
     chance = jnp.clip((mean - share * bounds.low) / width, 1e-3, 1.0 - 1e-3)
-    odds = jnp.log(chance) - jnp.log1p(-chance)
     slope = width * chance * (1.0 - chance)
-    within = width * (jax.nn.sigmoid(odds + lift * deviation / slope) - chance)
+    against = (1.0 - chance) / chance * jnp.exp(-lift * deviation / slope)
+    within = width * (1.0 / (1.0 + against) - chance)
     return lift * deviation + bounds.hold * (within - lift * deviation)
 
 

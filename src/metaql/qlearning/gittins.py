@@ -14,8 +14,8 @@ from functools import lru_cache
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import scipy  # its parts are loaded when they are first used
 from jaxtyping import Array, Float
-from scipy.special import ndtr
 
 from metaql.qlearning.bandits import Arms, BanditLearner
 from metaql.qlearning.schedules import as_float
@@ -134,7 +134,7 @@ def normal_bonus(pulls: int, prior_std: float, noise_std: float) -> Float[np.nda
         lost = np.sqrt(1.0 / precision[count] - 1.0 / precision[count + 1])
         u = (means[:, None] - means[:-1]) / lost
         density = np.exp(-0.5 * u**2) / np.sqrt(2.0 * np.pi)
-        above = lost * (density + u * ndtr(u))  # E max(0, x' - mean)
+        above = lost * (density + u * scipy.special.ndtr(u))  # E max(0, x' - mean)
         bends = np.diff(np.diff(values[: pulls - count]), prepend=0.0) / (means[1] - means[0])
         worth = means + bends @ above.T
         table[1 : pulls - count + 1, count] = -_crossing(-worth, means)
