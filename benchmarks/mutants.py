@@ -360,8 +360,8 @@ MUTANTS = (
     Mutant(
         "recurrent: a segment is replayed from an empty memory",
         "meta/recurrent_step.py",
-        "_, hidden = jax.lax.scan(body, start.hidden, encoded)",
-        "_, hidden = jax.lax.scan(body, 0.0 * start.hidden, encoded)",
+        "last, before = jax.lax.scan(body, start.hidden, encoded)",
+        "last, before = jax.lax.scan(body, 0.0 * start.hidden, encoded)",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
     ),
     Mutant(

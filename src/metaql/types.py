@@ -60,6 +60,11 @@ class TaskSpec(NamedTuple):
     steps: Int[Array, ""] | None = None
     """Steps in the lifetime, where it is not its episodes that are limited; None: as many as those take."""
 
+    @property
+    def total_states(self) -> Int[Array, ""]:
+        """States that exist, whether or not a memory has met them."""
+        return self.state_mask.sum() if self.num_states is None else self.num_states
+
 
 class Outcome(NamedTuple):
     """What the environment answers to an action (truncation is the clock's, not the task's)."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metaql.embedding.recurrent import Sight
-from metaql.errors import EnvironmentFaultError
+from metaql.errors import EnvironmentFaultError, UsageError
 from metaql.meta.agent import load
 from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.host_train import segments_of
@@ -108,6 +108,12 @@ def test_returns_end_with_the_lifetime_and_go_on_across_episodes():
         if first < last:
             onward = 0.1 * found.best[row, first + 1] + 0.9 * target[row, first + 1]
             np.testing.assert_allclose(target[row, first], 1 + 0.95 * 0.8 * onward, rtol=1e-5)
+
+
+def test_a_lifetime_that_finds_no_room_is_an_error():
+    crowd = carts().crowd("train", [0])
+    with pytest.raises(UsageError, match="longest lifetime"):
+        live_in_simulators(learner(), (crowd,), (np.array([9], np.int32),), 5, length=16, every=16)
 
 
 def test_parts_share_no_environment():

@@ -151,8 +151,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
 
 def num_states(spec: TaskSpec) -> Float[Array, ""]:
     """States that exist, met or not."""
-    total = spec.state_mask.sum() if spec.num_states is None else spec.num_states
-    return total.astype(jnp.float32)
+    return spec.total_states.astype(jnp.float32)
 
 
 def reward_unit(seen: Evidence, prior: Hyperprior) -> Float[Array, ""]:

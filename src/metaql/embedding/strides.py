@@ -151,7 +151,7 @@ def _rows_of(wanted: Int[Array, "*K"], spec: TaskSpec) -> Int[Array, "*K"]:
         place = jnp.searchsorted(numbers[order], wanted)
         return order[jnp.minimum(place, size - 1)]
 
-    return jax.lax.cond(_total(spec) <= _TABLE * size, by_table, by_search)
+    return jax.lax.cond(spec.total_states <= _TABLE * size, by_table, by_search)
 
 
 def walk(
@@ -209,12 +209,7 @@ def _blocked(effect: Float[Array, "A D"], access: Float[Array, "S D"]) -> Float[
 def _inside(strides: Strides, spec: TaskSpec) -> Float[Array, "S D"]:
     """1 where the stride leads to a number that a state has."""
     wanted = _numbers(spec)[:, None] + strides.size
-    return ((wanted >= 0) & (wanted < _total(spec))).astype(jnp.float32)
-
-
-def _total(spec: TaskSpec) -> Int[Array, ""]:
-    """States that exist, met or not."""
-    return spec.state_mask.sum() if spec.num_states is None else spec.num_states
+    return ((wanted >= 0) & (wanted < spec.total_states)).astype(jnp.float32)
 
 
 def _numbers(spec: TaskSpec) -> Int[Array, " S"]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metaql.errors import EnvironmentFaultError, UsageError
-from metaql.meta.lifetime import turn
+from metaql.meta.lifetime import first_turn, turn
 from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.tasks.host import HostEnvironment, HostStep, numbered
 from metaql.types import (
@@ -35,9 +35,7 @@ HostAction: TypeAlias = "int | np.ndarray"
 def _first(
     learner: Learner, key: PRNGKey, spec: TaskSpec, state: Observation
 ) -> tuple[Memory, Decision]:
-    key_init, key_act = jax.random.split(key)
-    memory = learner.init(key_init, spec)
-    return memory, learner.act(key_act, memory, state)
+    return first_turn(learner, key, spec, state)
 
 
 @eqx.filter_jit

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaql.meta.lifetime import turn
-from metaql.meta.replay import Lifetimes, lifetimes_of
+from metaql.errors import UsageError
+from metaql.meta.lifetime import first_turn, turn
+from metaql.meta.replay import Lifetimes, filled, lifetimes_of
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value
 from metaql.tasks.crowd import Answers, Crowd
@@ -53,6 +54,7 @@ def live_in_simulators(
 
     Raises:
         EnvironmentFaultError: an environment broke its contract.
+        UsageError: a lifetime was not over after ``length`` steps.
     """
     sizes = [len(crowd.hosts) for crowd in crowds]
     ids = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
@@ -66,6 +68,13 @@ def live_in_simulators(
             part.live(step, keep=step % every == 0)
         if not any(part.alive.any() for part in parts):
             break
+    else:
+        if any(part.alive.any() for part in parts):
+            raise UsageError(
+                "`length` must be enough for the longest lifetime.",
+                f"After {length} steps some were not over: time limits of tasks may differ.",
+                "Give the family one `horizon`.",
+            )
     found = [part.lives(length, length // every) for part in parts]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
@@ -117,13 +126,10 @@ class _Part:
     def lives(self, length: int, kept: int) -> HostLives:
         """All that was lived, filled up to ``length`` steps."""
         stacked = jax.tree.map(lambda *rows: np.stack([np.asarray(x) for x in rows], 1), *self.rows)
-
-        def filled(rows: np.ndarray, size: int = length) -> np.ndarray:
-            beyond = [(0, 0), (0, size - rows.shape[1])] + [(0, 0)] * (rows.ndim - 2)
-            return np.pad(rows, beyond)
-
-        last, best, alive, episode = jax.tree.map(jnp.asarray, jax.tree.map(filled, stacked))
-        hidden = filled(np.stack([np.asarray(x) for x in self.kept], 1), kept)
+        last, best, alive, episode = jax.tree.map(
+            lambda rows: jnp.asarray(filled(rows, length, axis=1)), stacked
+        )
+        hidden = filled(np.stack([np.asarray(x) for x in self.kept], 1), kept, axis=1)
         lifetimes = lifetimes_of(last, alive, episode, self.spec)
         return HostLives(lifetimes, best, jnp.asarray(hidden))
 
@@ -144,9 +150,7 @@ Decided = tuple[Context, Int[Array, "n *K"], Float[Array, " n"]]
 @eqx.filter_jit
 def _first(learner: RecurrentQ, keys: PRNGKey, spec: TaskSpec, state: Any) -> Decided:
     def one(key: PRNGKey, spec: TaskSpec, state: Any) -> Any:
-        key_init, key_act = jax.random.split(jax.random.fold_in(key, 0))
-        memory = learner.init(key_init, spec)
-        decision = learner.act(key_act, memory, state)
+        memory, decision = first_turn(learner, jax.random.fold_in(key, 0), spec, state)
         return memory, decision.action, greedy_value(decision.values)
 
     return jax.vmap(one)(keys, spec, state)

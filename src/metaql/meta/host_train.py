@@ -68,7 +68,7 @@ class HostSession(RecurrentSession):
         self, training: RecurrentState, iteration: int
     ) -> tuple[RecurrentState, dict[str, float]]:
         """Live whole lifetimes, then learn from their segments."""
-        learner = exploring(training.learner, iteration, self.config)
+        learner = exploring(training.learner, training.iteration, self.config)
         crowds, episodes, seed = self._chosen(iteration)
         lives = live_in_simulators(
             learner,
@@ -78,7 +78,7 @@ class HostSession(RecurrentSession):
             length=self.segments * self.config.segment_steps,
             every=self.config.segment_steps,
         )
-        after, figures = _host_step(training, lives, self.config)
+        after, figures = _learned(training._replace(learner=learner), lives, self.config)
         return after, self.row(iteration, figures)
 
     def _chosen(self, iteration: int) -> tuple[tuple[Crowd, ...], tuple[np.ndarray, ...], int]:
@@ -95,14 +95,13 @@ class HostSession(RecurrentSession):
 
 
 @eqx.filter_jit
-def _host_step(
+def _learned(
     state: RecurrentState, lives: HostLives, config: RecurrentConfig
 ) -> tuple[RecurrentState, Figures]:
     """What `recurrent_step` does, after the living."""
     key, key_learn = jax.random.split(state.key)
-    learner = exploring(state.learner, state.iteration, config)
     lived = segments_of(lives, config)
-    learner, optimizer, figures = improved(learner, state.optimizer, lived, key_learn, config)
+    learner, optimizer, figures = improved(state.learner, state.optimizer, lived, key_learn, config)
     return RecurrentState(learner, optimizer, None, None, key, state.iteration + 1), figures
 
 

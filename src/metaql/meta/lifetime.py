@@ -23,6 +23,7 @@ from metaql.types import (
     PRNGKey,
     State,
     Task,
+    TaskSpec,
     Transition,
 )
 
@@ -79,6 +80,15 @@ def begin(
     return Life(
         key_life, memory, task.reset(key_reset), zero, zero, jnp.asarray(episodes, jnp.int32)
     )
+
+
+def first_turn(
+    learner: Learner, key: PRNGKey, spec: TaskSpec, state: Observation
+) -> tuple[Memory, Decision]:
+    """Begin with an empty memory and decide in ``state``: the first step for host environments."""
+    key_init, key_act = jax.random.split(key)
+    memory = learner.init(key_init, spec)
+    return memory, learner.act(key_act, memory, state)
 
 
 def turn(

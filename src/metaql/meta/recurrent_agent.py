@@ -247,10 +247,11 @@ def _kind(sight: Sight) -> tuple[int, int]:
 
 
 def _words(sight: Sight, actions: tuple[int, ...]) -> str:
-    kind = "states" if sight.numbers else "observation entries"
+    numbers, entries = _kind(sight)
+    seen = f"{numbers} states" if numbers else f"{entries} observation entries"
     *parts, count = actions
     each = f"{parts[0]} parts of " if parts else ""
-    return f"{sum(_kind(sight))} {kind} and {each}{count} actions"
+    return f"{seen} and {each}{count} actions"
 
 
 def load_recurrent(folder: Path) -> RecurrentAgent:

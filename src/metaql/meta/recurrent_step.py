@@ -167,6 +167,18 @@ def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[A
 
     The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
     """
+    spec, hidden = start.spec, read_again(learner, start, notes)[0]
+
+    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, "*K A"]:
+        return learner.network(hidden, learner.sight(observation), clock_facts(clock, spec))
+
+    return jax.vmap(at)(hidden, notes.transition.state, notes.clock)
+
+
+def read_again(
+    learner: RecurrentQ, start: Context, notes: Note
+) -> tuple[Float[Array, "T H"], Float[Array, " H"]]:
+    """The embedding before every step of a segment, and after its last one."""
     spec = start.spec
     encoded = jax.vmap(lambda note: learner.reader.encode(learner.sight, note, spec, learner.unit))(
         notes
@@ -175,12 +187,8 @@ def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[A
     def body(hidden: Array, row: Array) -> tuple[Array, Array]:
         return learner.advance(hidden, row), hidden
 
-    _, hidden = jax.lax.scan(body, start.hidden, encoded)
-
-    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, "*K A"]:
-        return learner.network(hidden, learner.sight(observation), clock_facts(clock, spec))
-
-    return jax.vmap(at)(hidden, notes.transition.state, notes.clock)
+    last, before = jax.lax.scan(body, start.hidden, encoded)
+    return before, last
 
 
 def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, ""]:

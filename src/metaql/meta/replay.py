@@ -19,7 +19,7 @@ from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note
 from metaql.meta.lifetime import advance, begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import discount_across, replayed_values
+from metaql.meta.recurrent_step import discount_across, read_again, replayed_values
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, TaskSpec, Transition
@@ -57,6 +57,13 @@ def lifetimes_of(
     return Lifetimes(Note(transition, jax.vmap(clock_of)(episode)), alive, episode, spec)
 
 
+def filled(leaf: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """With rows of zeros after those that were lived, up to a length."""
+    beyond = [(0, 0)] * leaf.ndim
+    beyond[axis] = (0, length - leaf.shape[axis])
+    return np.pad(leaf, beyond)
+
+
 def noted(lives: Sequence[Sequence[Transition]], spec: TaskSpec) -> Lifetimes:
     """Lifetimes of one task from their transitions on the host, one after the other.
 
@@ -69,11 +76,7 @@ def noted(lives: Sequence[Sequence[Transition]], spec: TaskSpec) -> Lifetimes:
         ends = seen.terminated | seen.truncated
         episode = np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
         rows = (seen, np.ones(len(life), bool), episode)
-
-        def filled(leaf: np.ndarray) -> np.ndarray:
-            return np.pad(leaf, [(0, length - len(life))] + [(0, 0)] * (leaf.ndim - 1))
-
-        return jax.tree.map(filled, rows)
+        return jax.tree.map(lambda leaf: filled(leaf, length, axis=0), rows)
 
     stacked = jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *map(padded, lives))
     specs = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(lives)), spec)
@@ -115,22 +118,22 @@ def returns_of(
 class Replayed(NamedTuple):
     """What a learner makes of one lifetime (``[T, ...]``)."""
 
+    taken: Float[Array, " T"]
+    """Q over the scale of returns, at the actions taken."""
     error: Float[Array, " T"]
-    """Of Q at the actions taken, in units of the scale of returns."""
+    """Of ``taken``; 0 where the lifetime is over."""
     values: Float[Array, "T *K A"]
     """Q over the scale."""
 
 
 def replayed(learner: RecurrentQ, life: Lifetimes, config: RecurrentConfig) -> Replayed:
     """Errors of a learner on one lifetime; gradients go through its values, not through the returns."""
-    zero = jnp.zeros(())
-    start = Context(learner.reader.blank(), Clock(zero, zero), life.spec)
-    values = replayed_values(learner, start, life.note)
+    values = replayed_values(learner, _at_birth(learner, life), life.note)
     possible = jnp.where(life.spec.action_mask, jax.lax.stop_gradient(values), -jnp.inf)
     best = learner.scale * jax.vmap(greedy_value)(possible)
     target = returns_of(life, best, config) / learner.scale
-    error = jax.vmap(value_of)(values, life.note.transition.action) - target
-    return Replayed(error * life.alive, values)
+    taken = jax.vmap(value_of)(values, life.note.transition.action)
+    return Replayed(taken, (taken - target) * life.alive, values)
 
 
 def replay_loss(
@@ -150,10 +153,9 @@ def replay_loss(
         found = replayed(learner, life, config)
         loss = 0.5 * found.error**2
         if conservative:
-            taken = jax.vmap(value_of)(found.values, life.note.transition.action)
             possible = jnp.where(life.spec.action_mask, found.values, -jnp.inf)
-            over = jax.nn.logsumexp(possible, axis=-1).reshape(taken.shape[0], -1).mean(-1)
-            loss = loss + conservative * (over - taken) * life.alive
+            over = jax.nn.logsumexp(possible, axis=-1).reshape(loss.shape[0], -1).mean(-1)
+            loss = loss + conservative * (over - found.taken) * life.alive
         return loss
 
     return jax.vmap(one)(lives).sum() / jnp.maximum(lives.alive.sum(), 1)
@@ -161,10 +163,10 @@ def replay_loss(
 
 def embeddings(learner: RecurrentQ, life: Lifetimes) -> Float[Array, "T H"]:
     """The embedding after every step of one lifetime."""
+    before, last = read_again(learner, _at_birth(learner, life), life.note)
+    return jnp.concatenate([before[1:], last[None]])
 
-    def body(hidden: Array, note: Note) -> tuple[Array, Array]:
-        encoded = learner.reader.encode(learner.sight, note, life.spec, learner.unit)
-        later = learner.advance(hidden, encoded)
-        return later, later
 
-    return jax.lax.scan(body, learner.reader.blank(), life.note)[1]
+def _at_birth(learner: RecurrentQ, life: Lifetimes) -> Context:
+    """The memory that a lifetime begins with; it depends on no key."""
+    return learner.init(jax.random.key(0), life.spec)

@@ -10,11 +10,9 @@ from jaxtyping import Bool, Float, Int
 
 from metaql.errors import EnvironmentFaultError, MetaQLError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
+from metaql.tasks.host import LARGEST_REWARD, REPORT
 from metaql.tasks.vectors import VectorEnvironment
 from metaql.tasks.watchdog import answering_within
-
-_LARGEST = float(np.finfo(np.float32).max)
-_REMEDY = "Correct the environment: its answers must be valid at every step."
 
 
 class Answers(NamedTuple):
@@ -73,7 +71,7 @@ class Crowd:
             seen[i], _ = self.hosts[i].env.reset(seed=seed)
 
         self._ask(who, ask, "reset")
-        return self._states(who, seen, "reset")
+        return self._states(who, seen)
 
     def step(self, actions: Int[np.ndarray, "N *K"], who: Bool[np.ndarray, " N"]) -> Answers:
         """Take one action in each of those asked.
@@ -90,8 +88,8 @@ class Crowd:
             seen[i], reward[i], ended[i], cut[i], _ = host.env.step(host.action(actions[i]))
 
         self._ask(who, ask, "step")
-        states = self._states(who, seen, "step")
-        good = np.abs(reward) <= _LARGEST  # false for NaN
+        states = self._states(who, seen)
+        good = np.abs(reward) <= LARGEST_REWARD  # false for NaN
         if not good.all():
             self._fault(
                 int(good.argmin()), "Rewards must be finite numbers.", reward[good.argmin()]
@@ -116,9 +114,7 @@ class Crowd:
                 "Correct the environment; the original exception is chained to this one.",
             ) from error
 
-    def _states(
-        self, who: Bool[np.ndarray, " N"], seen: Sequence[Any], what: str
-    ) -> Float[np.ndarray, "N D"]:
+    def _states(self, who: Bool[np.ndarray, " N"], seen: Sequence[Any]) -> Float[np.ndarray, "N D"]:
         first = self.hosts[0]
         states = np.zeros((len(seen), first.num_states), np.float32)
         for i in np.flatnonzero(who).tolist():
@@ -133,7 +129,7 @@ class Crowd:
         return states
 
     def _fault(self, index: int, rule: str, found: Any) -> None:
-        raise EnvironmentFaultError(rule, f"Got {found!r} at {self._where(index)}.", _REMEDY)
+        raise EnvironmentFaultError(rule, f"Got {found!r} at {self._where(index)}.", REPORT)
 
     def _late(self) -> EnvironmentFaultError:
         return EnvironmentFaultError(

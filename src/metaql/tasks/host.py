@@ -25,8 +25,8 @@ from metaql.tasks.actions import Actions
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Observation, TaskSpec
 
-_REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
-_LARGEST = float(np.finfo(np.float32).max)
+REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
+LARGEST_REWARD = float(np.finfo(np.float32).max)
 """Learners work in float32: a reward that overflows there is as bad as infinity."""
 
 
@@ -174,7 +174,7 @@ class HostEnvironment:
             raise EnvironmentFaultError(
                 f"Observations must be integers from {start} to {start + self.num_states - 1}.",
                 f"Got {observation!r} at {where}.",
-                _REPORT,
+                REPORT,
             )
         return int(number) - start
 
@@ -314,9 +314,9 @@ def _reward(value: Any, where: str) -> float:
     number = np.asarray(value)
     numeric = number.shape == () and number.dtype.kind in "biuf"
     # NaN is not smaller than anything.
-    if not numeric or not abs(float(number)) <= _LARGEST:
+    if not numeric or not abs(float(number)) <= LARGEST_REWARD:
         raise EnvironmentFaultError(
-            "Rewards must be finite numbers.", f"Got {value!r} at {where}.", _REPORT
+            "Rewards must be finite numbers.", f"Got {value!r} at {where}.", REPORT
         )
     return float(number)
 
@@ -325,7 +325,7 @@ def _flag(name: str, value: Any, where: str) -> bool:
     flag = np.asarray(value)
     if flag.shape != () or flag.dtype.kind not in "biu":
         raise EnvironmentFaultError(
-            f"`{name}` must be true or false.", f"Got {value!r} at {where}.", _REPORT
+            f"`{name}` must be true or false.", f"Got {value!r} at {where}.", REPORT
         )
     return bool(flag)
 
