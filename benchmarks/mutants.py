@@ -446,7 +446,7 @@ MUTANTS = (
         "meta/replay.py",
         "more = life.episode + crossed < life.spec.episodes",
         "more = life.episode < life.spec.episodes",
-        ("meta/test_host_train.py::test_returns_end_with_the_lifetime_and_go_on_across_episodes",),
+        ("meta/test_replay.py::test_what_is_not_alive_does_not_count",),
     ),
     Mutant(
         "gradient: nothing holds the weights",
