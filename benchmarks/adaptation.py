@@ -12,6 +12,10 @@ the same tasks with the same random numbers, with a 95% interval over tasks.
 - *own data alone*: the same without a replay.
 - *multi-task Q*: trained without an embedding; *fine-tuned*: with gradient steps on the task's lifetimes.
 - *generated head*: the embedding generates weights of the last layer; in context.
+- *from scratch*: Q-learning with a replay of the task's own lifetimes (a DQN without target network, its
+  layers normalised instead), from fresh weights; the first lifetime is random, later ones have epsilon 0.1.
+  Its observations and returns are normalised as by who was trained on the family, which favours it.
+- *Reptile*: an initialisation trained for these gradient steps (`metaql.meta.reptile`).
 
     python benchmarks/adaptation.py
 """
@@ -34,7 +38,9 @@ from metaql.config import build
 from metaql.meta.gradient import GradientSteps, adapted_weights
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_step import split_learner
 from metaql.meta.replay import Lifetimes, lived_in
+from metaql.meta.reptile import train_reptile
 from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families import Pendulum
 
@@ -42,13 +48,29 @@ EPISODES, STEPS, REPLAYED, ROUNDS = 3, 200, 256, 3
 FAMILY = Pendulum()
 MQL = GradientSteps()
 ALONE = GradientSteps(batch=0)
-VARIANTS: dict[str, tuple[dict[str, Any], GradientSteps | None]] = {
-    "in context": ({}, None),
-    "MQL": ({}, MQL),
-    "own data alone": ({}, ALONE),
-    "multi-task Q": ({"context": False}, None),
-    "multi-task Q, fine-tuned": ({"context": False}, ALONE),
-    "generated head": ({"generated": True}, None),
+SCRATCH = GradientSteps(batch=0, steps=1000, learning_rate=1e-3, proximal=0.0)
+NO_CONTEXT = {"context": False}
+
+
+class Variant(NamedTuple):
+    """What is trained and how it adapts."""
+
+    train: dict[str, Any]
+    how: GradientSteps | None
+    scratch: bool = False
+    """Fresh weights: of what was trained it takes the units alone."""
+    reptile: bool = False
+
+
+VARIANTS = {
+    "in context": Variant({}, None),
+    "MQL": Variant({}, MQL),
+    "own data alone": Variant({}, ALONE),
+    "multi-task Q": Variant(NO_CONTEXT, None),
+    "multi-task Q, fine-tuned": Variant(NO_CONTEXT, ALONE),
+    "from scratch": Variant(NO_CONTEXT, SCRATCH, scratch=True),
+    "generated head": Variant({"generated": True}, None),
+    "Reptile": Variant(NO_CONTEXT, ALONE, reptile=True),
 }
 
 
@@ -94,22 +116,34 @@ def adapt_all(
     return eqx.filter_vmap(one)(own, keys)
 
 
+def exploring(learner: RecurrentQ, epsilon: float) -> RecurrentQ:
+    """With this share of random actions."""
+    return eqx.tree_at(lambda q: q.epsilon, learner, jnp.full_like(learner.epsilon, epsilon))
+
+
 def rounds(
-    agent: RecurrentAgent, where: Place, how: GradientSteps | None, replay: Lifetimes
+    agent: RecurrentAgent, where: Place, variant: Variant, replay: Lifetimes
 ) -> Float[np.ndarray, "R N"]:
     """Mean return per episode of each lifetime in each task."""
     config = build(RecurrentConfig, agent.card["train"], "card")
-    count = len(where.keys[0])
+    count, first = len(where.keys[0]), agent.learner
+    if variant.scratch:
+        fresh = RecurrentQ(
+            jax.random.key(9), sight=first.sight, actions=agent.actions, sizes=first.sizes
+        )
+        first = eqx.combine(split_learner(fresh)[0], split_learner(first)[1])
+        first = exploring(first, 1.0)
     learners = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)) if eqx.is_array(leaf) else leaf,
-        agent.learner,
+        first,
     )
     lived: list[Lifetimes] = []
     for number, keys in enumerate(where.keys):
-        if number and how is not None:
+        if number and variant.how is not None:
             own = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *lived)
             draws = jax.random.split(jax.random.key(50 + number), count)
-            learners = adapt_all(agent.learner, own, replay, draws, (config, how))
+            learners = adapt_all(first, own, replay, draws, (config, variant.how))
+            learners = exploring(learners, 0.1) if variant.scratch else learners
         lived.append(live_all(learners, where.tasks, keys))
     return np.stack([each.returns(EPISODES).mean(1) for each in lived])
 
@@ -120,6 +154,15 @@ def compared(found: Float[np.ndarray, " N"], usual: Float[np.ndarray, " N"]) -> 
     half = 1.96 * apart.std(ddof=1) / len(apart) ** 0.5
     rows = {"mean": found.mean(), "difference": apart.mean(), "half interval": half}
     return {name: round(float(value), 1) for name, value in rows.items()}
+
+
+def trained(variant: Variant, seed: int, env_steps: int) -> RecurrentAgent:
+    """Meta-train what a variant needs."""
+    settings = {**variant.train, "env_steps": env_steps, "episodes": (EPISODES, EPISODES)}
+    if variant.reptile:
+        config = RecurrentConfig(**settings, segment_steps=EPISODES * STEPS)
+        return train_reptile(FAMILY, config, ALONE, seed=seed)
+    return metaql.meta_train(FAMILY, agent="recurrent", seed=seed, segment_steps=100, **settings)
 
 
 def main() -> None:
@@ -137,26 +180,19 @@ def main() -> None:
     agents: dict[str, RecurrentAgent] = {}
     usual: dict[str, Float[np.ndarray, "R N"]] = {}
     report: dict[str, Any] = {}
-    for name, (variant, how) in VARIANTS.items():
+    for name, variant in VARIANTS.items():
         if options.only not in name and name != "in context":
             continue
         start = time.perf_counter()
-        if str(variant) not in agents:
-            agents[str(variant)] = metaql.meta_train(
-                FAMILY,
-                agent="recurrent",
-                seed=options.seed,
-                env_steps=options.env_steps,
-                segment_steps=100,
-                episodes=(EPISODES, EPISODES),
-                **variant,
-            )
-        agent = agents[str(variant)]
+        what = f"{variant.train}, reptile={variant.reptile}"
+        if what not in agents:
+            agents[what] = trained(variant, options.seed, options.env_steps)
+        agent = agents[what]
         tasks = FAMILY.tasks(jax.random.key(7), REPLAYED, "train")
         keys = jax.random.split(jax.random.key(8), REPLAYED)
         replay = lived_in(agent.learner, tasks, keys, episodes=EPISODES, length=EPISODES * STEPS)
         for where, beyond in (("beyond", True), ("held out", False)):
-            found = rounds(agent, place(beyond, options.tasks), how, replay)
+            found = rounds(agent, place(beyond, options.tasks), variant, replay)
             usual.setdefault(where, found)
             rows = [compared(*pair) for pair in zip(found[1:], usual[where][1:], strict=True)]
             report.setdefault(name, {})[where] = rows

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from metaql.tasks.families.base import TaskFamily
     from metaql.tasks.families.custom import ArrayFamily, environment_family
     from metaql.tasks.finite import FiniteTask, finite_task
+    from metaql.tasks.logged import LoggedFamily
     from metaql.tasks.simulators import SimulatorFamily
 
     __version__: str
@@ -35,6 +36,7 @@ _HOME = {
     "BeliefQ": "metaql.policy.beliefq",
     "FiniteAgent": "metaql.meta.finite_agent",
     "FiniteTask": "metaql.tasks.finite",
+    "LoggedFamily": "metaql.tasks.logged",
     "MetaTrainConfig": "metaql.meta.config",
     "RecurrentAgent": "metaql.meta.recurrent_agent",
     "RecurrentConfig": "metaql.meta.recurrent_config",
@@ -53,6 +55,7 @@ __all__ = [
     "BeliefQ",
     "FiniteAgent",
     "FiniteTask",
+    "LoggedFamily",
     "MetaTrainConfig",
     "RecurrentAgent",
     "RecurrentConfig",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from metaql.errors import ConfigError, unknown_name
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.tasks.families.base import Family, TaskFamily
+from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 
 
@@ -112,7 +113,7 @@ AGENTS = ("auto", "belief", "recurrent")
 
 
 def config_class(
-    family: TaskFamily | SimulatorFamily, agent: str
+    family: TaskFamily | SimulatorFamily | LoggedFamily, agent: str
 ) -> type[MetaTrainConfig] | type[RecurrentConfig]:
     """The settings that training such an agent on such a family has.
 
@@ -120,7 +121,7 @@ def config_class(
         UnknownNameError: no such agent.
         ConfigError: an agent that cannot learn such a family.
     """
-    if not isinstance(family, TaskFamily | SimulatorFamily):
+    if not isinstance(family, TaskFamily | SimulatorFamily | LoggedFamily):
         raise ConfigError(
             "`family` must be a family of tasks.",
             f"Got {family!r}.",

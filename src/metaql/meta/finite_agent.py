@@ -16,13 +16,14 @@ from metaql.errors import UsageError, unknown_name
 from metaql.meta.adapt import Lived, check_request, live_on_host
 from metaql.meta.finite_adapt import FiniteAdapted, FiniteCompanion
 from metaql.meta.finite_memory import FIRST_SLOTS
-from metaql.meta.offline import Learned, Log, is_dataset, learn, read_dataset
+from metaql.meta.offline import Learned, Log, learn, read_dataset
 from metaql.meta.unlike import warnings_for
 from metaql.policy.curiosity import Curiosity
 from metaql.policy.finiteq import FiniteQ
 from metaql.policy.uncertainty import Calibration
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.host import open_environment
+from metaql.tasks.logs import is_dataset
 
 KIND = "finite agent"
 """Of its checkpoints."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +16,9 @@ from metaql.meta.finite_memory import FIRST_SLOTS, blank, compile_options, is_sm
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.tasks.finite import NO_HORIZON
+from metaql.tasks.logs import columns_of, longest_cut
 from metaql.types import Transition
 
-FIELDS = (
-    "observations",
-    "actions",
-    "rewards",
-    "next_observations",
-    "terminations",
-    "truncations",
-)
-"""Arrays of a dataset, one entry per step."""
 _PLANS = 40
 """Times that the plan is refined when all is observed; one has only a few sweeps."""
 
@@ -47,12 +39,6 @@ class Log(NamedTuple):
     first_action: int
 
 
-def is_dataset(thing: Any) -> bool:
-    """Whether it is to be read as one (and not as an environment)."""
-    named = isinstance(thing, tuple) and hasattr(thing, "_asdict")
-    return isinstance(thing, Mapping) or named or hasattr(thing, "iterate_episodes")
-
-
 def read_dataset(
     dataset: Any,
     *,
@@ -63,8 +49,8 @@ def read_dataset(
     """Check a dataset.
 
     Args:
-        dataset: a mapping or named tuple with arrays of `FIELDS` (``truncations`` may be missing), or
-            a Minari dataset, which numbers its states and actions as its spaces say.
+        dataset: as `metaql.tasks.logs.columns_of` takes it; a Minari dataset numbers its states and actions
+            as its spaces say.
         num_states: S; default: what the dataset's space says, else one more than the largest seen.
         num_actions: likewise.
         horizon: steps after which episodes are truncated; default: the longest episode that was, or
@@ -78,11 +64,7 @@ def read_dataset(
     if hasattr(dataset, "iterate_episodes"):
         num_states, first_state = _space(dataset, "observation_space", num_states)
         num_actions, first_action = _space(dataset, "action_space", num_actions)
-        columns = _of_episodes(dataset)
-    else:
-        columns = dict(dataset if isinstance(dataset, Mapping) else dataset._asdict())
-    columns = _columns(columns)
-    ends = columns["terminations"], columns["truncations"] & ~columns["terminations"]
+    columns = columns_of(dataset)
     states = _numbers("observations", columns, first_state, num_states)
     onto = _numbers("next_observations", columns, first_state, num_states)
     actions = _numbers("actions", columns, first_action, num_actions)
@@ -91,30 +73,14 @@ def read_dataset(
         actions=actions,
         rewards=columns["rewards"],
         next_states=onto,
-        terminated=ends[0],
-        truncated=ends[1],
+        terminated=columns["terminations"],
+        truncated=columns["truncations"],
         num_states=num_states or int(max(states.max(), onto.max())) + 1,
         num_actions=num_actions or int(actions.max()) + 1,
-        horizon=horizon or _longest(*ends),
+        horizon=horizon or longest_cut(columns) or NO_HORIZON,
         first_state=first_state,
         first_action=first_action,
     )
-
-
-def _of_episodes(dataset: Any) -> dict[str, Any]:
-    """The columns of a Minari dataset, whose episodes hold one observation more than steps."""
-    rows: dict[str, list[Any]] = {name: [] for name in FIELDS}
-    for episode in dataset.iterate_episodes():
-        seen = np.asarray(episode.observations)
-        rows["observations"].append(seen[:-1])
-        rows["next_observations"].append(seen[1:])
-        for name in ("actions", "rewards", "terminations", "truncations"):
-            rows[name].append(np.asarray(getattr(episode, name)))
-        if len(rows["truncations"][-1]):
-            # The next episode starts elsewhere, however this one was cut off.
-            rows["truncations"][-1] = np.array(rows["truncations"][-1])
-            rows["truncations"][-1][-1] |= not rows["terminations"][-1][-1]
-    return {name: np.concatenate(parts) if parts else [] for name, parts in rows.items()}
 
 
 def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
@@ -123,42 +89,12 @@ def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
     return (size if found is None else int(found)), int(getattr(space, "start", 0))
 
 
-def _columns(given: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Every array, of one length and of the right kind."""
-    missing = [name for name in FIELDS[:-1] if name not in given]
-    if missing:
-        raise DatasetError(
-            f"A dataset has arrays {', '.join(FIELDS)}.", f"Missing: {', '.join(missing)}."
-        )
-    columns = {name: np.asarray(given[name]) for name in FIELDS if name in given}
-    columns.setdefault("truncations", np.zeros(len(columns["rewards"]), bool))
-    shapes = {name: column.shape for name, column in columns.items()}
-    if len(set(shapes.values())) > 1 or len(shapes["rewards"]) != 1 or shapes["rewards"] == (0,):
-        raise DatasetError(
-            "Every array of a dataset has one entry per step, and there is at least one step.",
-            f"Got shapes {', '.join(f'{name} {shape}' for name, shape in shapes.items())}.",
-            "Observations are those before each step; next_observations those after it.",
-        )
-    rewards = columns["rewards"]
-    numeric = rewards.dtype.kind in "biuf"
-    wrong = np.flatnonzero(~np.isfinite(rewards.astype(np.float32))) if numeric else [0]
-    if len(wrong):
-        raise DatasetError(
-            "Rewards must be finite numbers.", f"Step {wrong[0]} has {rewards[wrong[0]]!r}."
-        )
-    for name in ("terminations", "truncations"):
-        if columns[name].dtype.kind not in "biu":
-            raise DatasetError(f"`{name}` must be true or false.", f"Got {columns[name].dtype}.")
-        columns[name] = columns[name].astype(bool)
-    return columns | {"rewards": rewards.astype(np.float32)}
-
-
 def _numbers(
     name: str, columns: dict[str, np.ndarray], first: int, size: int | None
 ) -> Int[np.ndarray, " T"]:
     """A column of integers as numbers from 0, all inside its space."""
     column = columns[name]
-    whole = column.dtype.kind in "iu"
+    whole = column.dtype.kind in "iu" and column.ndim == 1
     shifted = column.astype(np.int64) - first if whole else np.full(len(column), -1)
     outside = (shifted < 0) | (shifted >= (size or np.iinfo(np.int32).max))
     if outside.any():
@@ -170,14 +106,6 @@ def _numbers(
             "Number them from 0, or give num_states and num_actions as they are.",
         )
     return shifted
-
-
-def _longest(terminated: Bool[np.ndarray, " T"], truncated: Bool[np.ndarray, " T"]) -> int:
-    """Steps of the longest episode that was truncated; no limit where none was."""
-    ends = np.flatnonzero(terminated | truncated)
-    lengths = np.diff(ends, prepend=-1)
-    cut = lengths[truncated[ends]]
-    return int(cut.max()) if len(cut) else NO_HORIZON
 
 
 class Learned(NamedTuple):

@@ -49,6 +49,8 @@ class RecurrentConfig:
     """False: no task embedding, all tasks are as one: multi-task Q-learning, a baseline."""
     generated: bool = False
     """True: the embedding generates weights of the Q-network's last layer too."""
+    conservative: float = 0.1
+    """Learning from logs: weight of what holds down the values of actions that they do not show."""
     checkpoint_every: int = 50
     """Iterations between two checkpoints."""
 
@@ -77,6 +79,8 @@ class RecurrentConfig:
                 "`lifetimes` must be a multiple of `minibatches`.",
                 f"Got {self.lifetimes} and {self.minibatches}.",
             )
+        if self.conservative < 0:
+            raise ConfigError("`conservative` must not be negative.", f"Got {self.conservative}.")
         if self.learning_rate <= 0:
             raise ConfigError("`learning_rate` must be above 0.", f"Got {self.learning_rate}.")
 

@@ -9,17 +9,20 @@ import jax
 
 from metaql.embedding.recurrent import sight_of
 from metaql.meta.host_train import HostSession
+from metaql.meta.logged_train import LoggedSession
 from metaql.meta.loop import OnProgress
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_session import RecurrentSession
 from metaql.meta.recurrent_step import RecurrentState, begin_lives, recurrent_step
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families.base import TaskFamily
+from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 
 
 def train_recurrent(
-    family: TaskFamily | SimulatorFamily,
+    family: TaskFamily | SimulatorFamily | LoggedFamily,
     config: RecurrentConfig,
     *,
     seed: int,
@@ -30,10 +33,12 @@ def train_recurrent(
     """Train on the training tasks of ``family``; arguments and errors as in `metaql.meta_train`."""
     if isinstance(family, SimulatorFamily):
         return HostSession(family, config, seed, run, on_progress).train(resume=resume)
-    return _Session(family, config, seed, run, on_progress).train(resume=resume)
+    if isinstance(family, LoggedFamily):
+        return LoggedSession(family, config, seed, run, on_progress).train(resume=resume)
+    return FamilySession(family, config, seed, run, on_progress).train(resume=resume)
 
 
-class _Session(RecurrentSession):
+class FamilySession(RecurrentSession):
     """One meta-training on tasks of pure functions: everything inside one compiled program."""
 
     def __init__(
@@ -50,13 +55,15 @@ class _Session(RecurrentSession):
 
     def start(self) -> RecurrentState:
         """Fresh weights, and the first lifetimes."""
-        bank = self.bank(0)
-        example = jax.tree.map(lambda x: x[0], bank)
-        learner = self.learner(
-            sight_of(example, self.family.columns), example.spec(1).action_mask.shape
-        )
-        begun = begin_lives(learner, bank, self.keys.start, self.config, first=True)
+        learner = self.untrained()
+        begun = begin_lives(learner, self.bank(0), self.keys.start, self.config, first=True)
         return self.fresh(learner, *begun)
+
+    def untrained(self) -> RecurrentQ:
+        """A learner for the observations and actions of the family."""
+        example = jax.tree.map(lambda x: x[0], self.bank(0))
+        sight = sight_of(example, self.family.columns)
+        return self.learner(sight, example.spec(1).action_mask.shape)
 
     def bank(self, epoch: int) -> Any:
         """Tasks of one epoch: a function of seed and epoch alone."""

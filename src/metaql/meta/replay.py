@@ -24,6 +24,9 @@ from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, TaskSpec, Transition
 
+_ROUNDING = 1e-6
+"""A compiler may compute the same value twice and not find the same bits."""
+
 
 class Lifetimes(NamedTuple):
     """Complete lifetimes of N tasks; rows after their end are not alive and mean nothing."""
@@ -104,15 +107,28 @@ def lived_in(
 
 
 def returns_of(
-    life: Lifetimes, best: Float[Array, " T"], config: RecurrentConfig
+    life: Lifetimes,
+    best: Float[Array, " T"],
+    config: RecurrentConfig,
+    greedy: Bool[Array, " T"] | None = None,
 ) -> Float[Array, " T"]:
-    """Lambda-returns of one whole lifetime; ``best`` is what the greedy action was worth at every step."""
+    """Lambda-returns of one whole lifetime.
+
+    Args:
+        life: as lived.
+        best: value of the greedy action at every step.
+        config: discounts and trace.
+        greedy: where the action taken was greedy: elsewhere the trace is cut (Watkins 1989); None: nowhere.
+    """
     seen = life.note.transition
     crossed = seen.terminated | seen.truncated
     more = life.episode + crossed < life.spec.episodes
     onward = jnp.append(best[1:] * life.alive[1:], 0.0)
     discount = discount_across(crossed, more, config)
-    return lambda_returns(seen.reward, discount, onward, config.trace)
+    trace = config.trace
+    if greedy is not None:
+        trace = trace * jnp.append(greedy[1:], False)
+    return lambda_returns(seen.reward, discount, onward, trace)
 
 
 class Replayed(NamedTuple):
@@ -126,18 +142,29 @@ class Replayed(NamedTuple):
     """Q over the scale."""
 
 
-def replayed(learner: RecurrentQ, life: Lifetimes, config: RecurrentConfig) -> Replayed:
-    """Errors of a learner on one lifetime; gradients go through its values, not through the returns."""
+def replayed(
+    learner: RecurrentQ, life: Lifetimes, config: RecurrentConfig, cut: bool = False
+) -> Replayed:
+    """Errors of a learner on one lifetime; gradients go through its values, not through the returns.
+
+    With ``cut``, traces end where another action was taken than the learner would.
+    """
     values = replayed_values(learner, _at_birth(learner, life), life.note)
     possible = jnp.where(life.spec.action_mask, jax.lax.stop_gradient(values), -jnp.inf)
     best = learner.scale * jax.vmap(greedy_value)(possible)
-    target = returns_of(life, best, config) / learner.scale
     taken = jax.vmap(value_of)(values, life.note.transition.action)
+    greedy = taken >= jax.vmap(greedy_value)(possible) - _ROUNDING if cut else None
+    target = returns_of(life, best, config, greedy) / learner.scale
     return Replayed(taken, (taken - target) * life.alive, values)
 
 
 def replay_loss(
-    learner: RecurrentQ, lives: Lifetimes, config: RecurrentConfig, conservative: float = 0.0
+    learner: RecurrentQ,
+    lives: Lifetimes,
+    config: RecurrentConfig,
+    conservative: float = 0.0,
+    *,
+    cut: bool = False,
 ) -> Float[Array, ""]:
     """Half the mean squared error of Q over living steps.
 
@@ -147,10 +174,11 @@ def replay_loss(
         config: discounts and trace.
         conservative: weight of ``log sum exp Q - Q(a)``, which holds down the values of actions that the data
             does not show (Kumar et al. 2020, conservative Q-learning, arXiv 2006.04779, eq. 4).
+        cut: as in `replayed`.
     """
 
     def one(life: Lifetimes) -> Float[Array, " T"]:
-        found = replayed(learner, life, config)
+        found = replayed(learner, life, config, cut)
         loss = 0.5 * found.error**2
         if conservative:
             possible = jnp.where(life.spec.action_mask, found.values, -jnp.inf)

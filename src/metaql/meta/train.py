@@ -32,6 +32,7 @@ from metaql.policy.beliefq import BeliefConfig, BeliefQ
 from metaql.tasks.exact import Answers
 from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.finite import FiniteTask
+from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 from metaql.types import PRNGKey
 
@@ -59,18 +60,24 @@ def meta_train(
 ) -> Agent: ...
 @overload
 def meta_train(
-    family: SimulatorFamily, *, agent: Literal["auto", "recurrent"] = "auto", **settings: Any
+    family: SimulatorFamily | LoggedFamily,
+    *,
+    agent: Literal["auto", "recurrent"] = "auto",
+    **settings: Any,
 ) -> RecurrentAgent: ...
 @overload
 def meta_train(
-    family: TaskFamily | SimulatorFamily, *, agent: Literal["recurrent"], **settings: Any
+    family: TaskFamily | SimulatorFamily | LoggedFamily,
+    *,
+    agent: Literal["recurrent"],
+    **settings: Any,
 ) -> RecurrentAgent: ...
 @overload
 def meta_train(
-    family: TaskFamily | SimulatorFamily, *, agent: str = "auto", **settings: Any
+    family: TaskFamily | SimulatorFamily | LoggedFamily, *, agent: str = "auto", **settings: Any
 ) -> Agent | RecurrentAgent: ...
 def meta_train(
-    family: TaskFamily | SimulatorFamily,
+    family: TaskFamily | SimulatorFamily | LoggedFamily,
     *,
     agent: str = "auto",
     config: MetaTrainConfig | RecurrentConfig | None = None,
@@ -89,7 +96,7 @@ def meta_train(
 
     Args:
         family: where tasks come from; a `Mixture` trains one set of weights on all its parts, a
-            `SimulatorFamily` is stepped on the host.
+            `SimulatorFamily` is stepped on the host, of a `LoggedFamily` there are logs alone.
         agent: ``"belief"``: BeliefQ, for finite families; ``"recurrent"``: RecurrentQ, for any whose tasks
             share observations and actions; ``"auto"``: BeliefQ where the family is finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``.

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from metaql.errors import UnsupportedSpaceError
+
+_SLACK = 1e-4
+"""Rounding by which a logged action may leave its bounds, as a share of half its range."""
 
 
 class Actions:
@@ -47,6 +50,28 @@ class Actions:
         low, high = (np.asarray(bound, np.float64) for bound in self._bounds)
         share = np.asarray(self.levels)[index].reshape(low.shape)
         return (low + 0.5 * (1.0 + share) * (high - low)).astype(space.dtype)
+
+    def indices(self, actions: np.ndarray) -> Int[np.ndarray, "T *K"]:
+        """Numbers of actions as the environment takes them, ``[T, ...]``; of a Box the nearest levels.
+
+        Those that are not in the space have -1 somewhere.
+        """
+        flat = actions.reshape(len(actions), -1)
+        space = self.space
+        if isinstance(space, spaces.Box):
+            low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in self._bounds)
+            if flat.shape[1] != low.size or flat.dtype.kind not in "biuf":
+                return np.full((len(flat), *self.shape[:-1]), -1)
+            share = 2.0 * (flat - low) / (high - low) - 1.0
+            nearest = np.abs(share[..., None] - np.asarray(self.levels)).argmin(-1)
+            numbers = np.where(np.abs(share) <= 1.0 + _SLACK, nearest, -1)
+        elif flat.shape[1] != self._counts().size or flat.dtype.kind not in "iu":
+            return np.full((len(flat), *self.shape[:-1]), -1)
+        else:
+            start: Any = getattr(space, "start", 0)
+            shifted = flat - np.asarray(start).reshape(-1)
+            numbers = np.where((shifted >= 0) & (shifted < self._counts()), shifted, -1)
+        return numbers.reshape(len(flat), *self.shape[:-1]).astype(np.int32)
 
     def holds(self, index: Any) -> bool:
         """Whether there is such an action."""

@@ -1,0 +1,100 @@
+"""Logged transitions of one task: arrays, or a Minari dataset, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from metaql.errors import DatasetError
+
+FIELDS = (
+    "observations",
+    "actions",
+    "rewards",
+    "next_observations",
+    "terminations",
+    "truncations",
+)
+"""Arrays of a dataset, one entry per step."""
+
+
+def is_dataset(thing: Any) -> bool:
+    """Whether it is to be read as one (and not as an environment)."""
+    named = isinstance(thing, tuple) and hasattr(thing, "_asdict")
+    return isinstance(thing, Mapping) or named or hasattr(thing, "iterate_episodes")
+
+
+def columns_of(dataset: Any) -> dict[str, np.ndarray]:
+    """The arrays of `FIELDS`, ``[T, ...]``, of one length and of the right kind.
+
+    Args:
+        dataset: a mapping or named tuple with these arrays (``truncations`` may be missing), or a Minari
+            dataset. Where a step both terminates and truncates, it terminates.
+
+    Raises:
+        DatasetError: an array is missing, empty or of another length; a reward is not finite; a flag is
+            neither true nor false.
+    """
+    if hasattr(dataset, "iterate_episodes"):
+        given = _of_episodes(dataset)
+    else:
+        given = dict(dataset if isinstance(dataset, Mapping) else dataset._asdict())
+    missing = [name for name in FIELDS[:-1] if name not in given]
+    if missing:
+        raise DatasetError(
+            f"A dataset has arrays {', '.join(FIELDS)}.", f"Missing: {', '.join(missing)}."
+        )
+    columns = {name: np.asarray(given[name]) for name in FIELDS if name in given}
+    columns.setdefault("truncations", np.zeros(len(columns["rewards"]), bool))
+    _check_lengths(columns)
+    rewards = columns["rewards"]
+    numeric = rewards.dtype.kind in "biuf"
+    wrong = np.flatnonzero(~np.isfinite(rewards.astype(np.float32))) if numeric else [0]
+    if len(wrong):
+        raise DatasetError(
+            "Rewards must be finite numbers.", f"Step {wrong[0]} has {rewards[wrong[0]]!r}."
+        )
+    for name in ("terminations", "truncations"):
+        if columns[name].dtype.kind not in "biu":
+            raise DatasetError(f"`{name}` must be true or false.", f"Got {columns[name].dtype}.")
+        columns[name] = columns[name].astype(bool)
+    columns["truncations"] &= ~columns["terminations"]
+    return columns | {"rewards": rewards.astype(np.float32)}
+
+
+def longest_cut(columns: Mapping[str, np.ndarray]) -> int:
+    """Steps of the longest episode that was truncated; 0 where none was."""
+    ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
+    lengths = np.diff(ends, prepend=-1)
+    cut = lengths[columns["truncations"][ends]]
+    return int(cut.max()) if len(cut) else 0
+
+
+def _check_lengths(columns: Mapping[str, np.ndarray]) -> None:
+    shapes = {name: column.shape for name, column in columns.items()}
+    lengths = {shape[:1] for shape in shapes.values()}
+    flags = {shapes[name] for name in ("rewards", "terminations", "truncations")}
+    if len(lengths) > 1 or lengths != flags or flags == {(0,)}:
+        raise DatasetError(
+            "Every array of a dataset has one entry per step, and there is at least one step.",
+            f"Got shapes {', '.join(f'{name} {shape}' for name, shape in shapes.items())}.",
+            "Observations are those before each step; next_observations those after it.",
+        )
+
+
+def _of_episodes(dataset: Any) -> dict[str, Any]:
+    """The columns of a Minari dataset, whose episodes hold one observation more than steps."""
+    rows: dict[str, list[Any]] = {name: [] for name in FIELDS}
+    for episode in dataset.iterate_episodes():
+        seen = np.asarray(episode.observations)
+        rows["observations"].append(seen[:-1])
+        rows["next_observations"].append(seen[1:])
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            rows[name].append(np.asarray(getattr(episode, name)))
+        if len(rows["truncations"][-1]):
+            # The next episode starts elsewhere, however this one was cut off.
+            rows["truncations"][-1] = np.array(rows["truncations"][-1])
+            rows["truncations"][-1][-1] |= not rows["terminations"][-1][-1]
+    return {name: np.concatenate(parts) if parts else [] for name, parts in rows.items()}
