@@ -1,16 +1,22 @@
 """Environment steps per second of meta-training, everything included.
 
-Protocol: 256 lifetimes in parallel on ``navigation`` (25 states, 5 actions, padded); one call of
+BeliefQ: 256 lifetimes in parallel on ``navigation`` (25 states, 5 actions, padded); one call of
 `metaql.meta.step.train_step` renews part of the lifetimes, lives ``segments * segment_steps`` steps,
 plans at every step, and makes ``segments * epochs`` gradient updates. Time is measured after
 compilation, best of several; compilation on its own.
 
+RecurrentQ (GRU-64) on ``grid_navi``: calls of `metaql.meta_train` as a user makes them, with its default
+settings and with one that is fast (4096 lifetimes, one epoch); the second half of the iterations counts.
+``first_update_seconds`` is from the call to the end of the first iteration, compilation and all.
+
     python benchmarks/meta_training_throughput.py
+    python benchmarks/meta_training_throughput.py --agent recurrent
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 
 import equinox as eqx
@@ -18,7 +24,9 @@ import jax
 import jax.numpy as jnp
 from _common import emit, say
 
+import metaql
 from metaql.meta.config import MetaTrainConfig
+from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.step import (
     TrainState,
     optimizer_for,
@@ -28,7 +36,7 @@ from metaql.meta.step import (
     train_step,
 )
 from metaql.policy.beliefq import BeliefQ
-from metaql.tasks.families import Navigation
+from metaql.tasks.families import GridNavi, Navigation
 
 
 def measure(lifetimes: int, repeats: int, seed: int) -> dict[str, object]:
@@ -66,11 +74,49 @@ def measure(lifetimes: int, repeats: int, seed: int) -> dict[str, object]:
     }
 
 
+def measure_recurrent(settings: dict[str, int], iterations: int, seed: int) -> dict[str, object]:
+    """One short meta-training, timed from outside."""
+    config = RecurrentConfig(segment_steps=60, **settings)
+    steps = config.steps_per_iteration
+    config = dataclasses.replace(config, env_steps=iterations * steps)
+    start, stamps = time.perf_counter(), []
+
+    def note(stage: str, done: float, figures: object) -> None:
+        del stage, done
+        if figures:
+            stamps.append(time.perf_counter() - start)
+
+    metaql.meta_train(
+        GridNavi(shared=True), agent="recurrent", config=config, seed=seed, on_progress=note
+    )
+    half = len(stamps) // 2
+    rate = (len(stamps) - 1 - half) * steps / (stamps[-1] - stamps[half])
+    say(f"{settings}: {rate:.0f} steps/s, first update after {stamps[0]:.1f} s")
+    return {
+        "settings": settings,
+        "env_steps_per_second": round(rate),
+        "updates_per_iteration": config.epochs * config.minibatches,
+        "first_update_seconds": round(stamps[0], 1),
+    }
+
+
+FAST = {"lifetimes": 4096, "epochs": 1, "minibatches": 8}
+"""Settings for many steps a second; each of them teaches less."""
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--agent", choices=("belief", "recurrent"), default="belief")
     parser.add_argument("--lifetimes", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = measure(options.lifetimes, options.repeats, options.seed)
-    emit("meta_training_throughput", seed=options.seed, **found)
+    if options.agent == "recurrent":
+        rows = [
+            measure_recurrent(settings, iterations, options.seed)
+            for settings, iterations in (({}, 200), (FAST, 20))
+        ]
+        emit("meta_training_throughput", seed=options.seed, agent="recurrent", rows=rows)
+    else:
+        found = measure(options.lifetimes, options.repeats, options.seed)
+        emit("meta_training_throughput", seed=options.seed, **found)
