@@ -31,7 +31,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=1, help="meta-trainings")
-    parser.add_argument("--env-steps", type=int, default=20_000_000)
+    parser.add_argument("--env-steps", type=int, default=12_000_000)
     options = parser.parse_args()
     family = Changing(GridNavi(shared=True), earliest=2, latest=4)
     rows, seconds = [], []

@@ -1,9 +1,9 @@
 """How much of a simulator's own step rate is left while RecurrentQ collects lifetimes from it.
 
-Protocol: 128 CartPoles that never fall (a wrapper sets them up again), 200 steps each, RecurrentQ of the
-default size deciding for all of them. Beside it Gymnasium's `SyncVectorEnv` of the same environments with
-random actions drawn beforehand. The two take turns in one process; the best of several rounds counts, after
-compilation.
+Protocol: 128 environments that never end by themselves (a wrapper sets them up again), stepped for one
+episode cut off by the clock, RecurrentQ of the default size deciding for all of them. Beside it Gymnasium's
+`SyncVectorEnv` of the same environments with random actions drawn beforehand. The two take turns in one
+process; the best of several rounds counts, after compilation. Reacher only where MuJoCo is installed.
 
     python benchmarks/host_collection.py
 """
@@ -11,6 +11,8 @@ compilation.
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.util
 import time
 from typing import Any
 
@@ -24,11 +26,12 @@ from metaql.embedding.recurrent import Sight
 from metaql.meta.host_lives import live_in_simulators
 from metaql.policy.recurrentq import RecurrentQ, Sizes
 
-STEPS = 200
+STEPS = {"CartPole-v1": 200, "Acrobot-v1": 100, "Reacher-v5": 50}
+"""Simulators, and the steps of an episode."""
 
 
-class Upright(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """A cart that is set up again where it would have fallen."""
+class Endless(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """An environment that is set up again where it would have ended."""
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """One step."""
@@ -38,11 +41,66 @@ class Upright(gymnasium.Wrapper[Any, Any, Any, Any]):
         return seen, reward, False, truncated, more
 
 
-def cart(task: int) -> gymnasium.Env[Any, Any]:
+def simulator(name: str, task: int = 0) -> gymnasium.Env[Any, Any]:
     """One of many that are alike."""
     del task
-    env = Upright(gymnasium.make("CartPole-v1", max_episode_steps=None).unwrapped)
-    return gymnasium.wrappers.TimeLimit(env, STEPS)
+    endless = Endless(gymnasium.make(name, max_episode_steps=None).unwrapped)
+    return gymnasium.wrappers.TimeLimit(endless, STEPS[name])
+
+
+class Collecting:
+    """RecurrentQ living one episode in each of many simulators."""
+
+    def __init__(self, name: str, count: int) -> None:
+        make = functools.partial(simulator, name)
+        self.family = metaql.SimulatorFamily(make, {"train": list(range(count))})
+        self.parts = [part.tolist() for part in np.array_split(np.arange(count), 2)]
+        self.steps = STEPS[name]
+        host = self.family.crowd("train", [0]).hosts[0]
+        sight, actions = Sight(entries=host.num_states), host.action.shape
+        self.learner = RecurrentQ(jax.random.key(0), sight=sight, actions=actions, sizes=Sizes())
+
+    def __call__(self, seed: int) -> None:
+        """One round."""
+        crowds = self.family.crowds("train", self.parts)
+        budgets = tuple(np.ones(len(part), np.int32) for part in self.parts)
+        lives = live_in_simulators(
+            self.learner, crowds, budgets, seed, length=self.steps, every=self.steps
+        )
+        jax.block_until_ready(lives)
+
+
+class Stepping:
+    """Gymnasium's own stepping of as many, with nobody deciding."""
+
+    def __init__(self, name: str, count: int) -> None:
+        make = functools.partial(simulator, name)
+        self.vector = gymnasium.vector.SyncVectorEnv([make] * count)
+        self.vector.action_space.seed(0)
+        self.actions = [self.vector.action_space.sample() for _ in range(STEPS[name])]
+
+    def __call__(self, seed: int) -> None:
+        """One round."""
+        self.vector.reset(seed=seed)
+        for row in self.actions:
+            self.vector.step(row)
+
+
+def measured(name: str, count: int, rounds: int) -> dict[str, Any]:
+    """Best rates of one simulator, and the share that is left."""
+    ways = {"simulator": Stepping(name, count), "collecting": Collecting(name, count)}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run(number)
+            if number:  # the first compiles
+                rates[way].append(count * STEPS[name] / (time.perf_counter() - start))
+        if number:
+            say(f"{name} { {way: round(row[-1]) for way, row in rates.items()} } steps a second")
+    best = {way: round(max(row)) for way, row in rates.items()}
+    share = round(best["collecting"] / best["simulator"], 2)
+    return {"steps_per_second": best, "share": share}
 
 
 def main() -> None:
@@ -52,32 +110,13 @@ def main() -> None:
     )
     parser.add_argument("--lifetimes", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=STEPS, nargs="+", default=list(STEPS))
     options = parser.parse_args()
-    count = options.lifetimes
-    family = metaql.SimulatorFamily(cart, {"train": list(range(count))})
-    half = count // 2
-    parts = [list(range(half)), list(range(half, count))]
-    budgets = tuple(np.ones(len(part), np.int32) for part in parts)
-    learner = RecurrentQ(jax.random.key(0), sight=Sight(entries=4), actions=(2,), sizes=Sizes())
-    vector = gymnasium.vector.SyncVectorEnv([lambda: cart(0) for _ in range(count)])
-    actions = np.random.default_rng(0).integers(0, 2, (STEPS, count))
-    rates: dict[str, list[float]] = {"simulator": [], "collecting": []}
-    for number in range(options.rounds + 1):
-        crowds = family.crowds("train", parts)
-        start = time.perf_counter()
-        live_in_simulators(learner, crowds, budgets, number, length=STEPS, every=STEPS)
-        between = time.perf_counter()
-        vector.reset(seed=0)
-        for row in actions:
-            vector.step(row)
-        end = time.perf_counter()
-        if number:  # the first compiles
-            rates["collecting"].append(count * STEPS / (between - start))
-            rates["simulator"].append(count * STEPS / (end - between))
-            say(f"{ {name: round(rows[-1]) for name, rows in rates.items()} } steps a second")
-    best = {name: round(max(rows)) for name, rows in rates.items()}
-    share = round(best["collecting"] / best["simulator"], 2)
-    emit("host_collection", lifetimes=count, steps_per_second=best, share=share)
+    names = list(options.only)
+    if importlib.util.find_spec("mujoco") is None and "Reacher-v5" in names:
+        names.remove("Reacher-v5")
+    found = {name: measured(name, options.lifetimes, options.rounds) for name in names}
+    emit("host_collection", lifetimes=options.lifetimes, simulators=found)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,10 @@ from typing import Any
 import gymnasium
 import jax
 import numpy as np
-from _common import emit, say
+from _common import emit
+from _simulated import returns, telling
 
 import metaql
-from metaql.meta.host_lives import live_in_simulators
-from metaql.meta.recurrent_agent import RecurrentAgent
 
 LEVELS = (-1.0, -0.3, -0.1, 0.0, 0.1, 0.3, 1.0)
 SECTORS = {"train": (0, 1, 3, 4, 5, 7), "test": (2, 6)}
@@ -76,17 +75,6 @@ def family(tasks: int, held_out: int) -> metaql.SimulatorFamily:
     return metaql.SimulatorFamily(HiddenReacher, drawn, name="reacher", levels=LEVELS)
 
 
-def returns(agent: RecurrentAgent, arms: metaql.SimulatorFamily) -> np.ndarray:
-    """Mean return of every episode over held-out tasks."""
-    count = len(arms.tasks["test"])
-    crowds = arms.crowds("test", [range(count)])
-    budget = np.full(count, EPISODES, np.int32)
-    lived = live_in_simulators(
-        agent.learner, crowds, (budget,), 1, length=EPISODES * STEPS, every=STEPS
-    )
-    return lived.lifetimes.returns(EPISODES)
-
-
 def idle(arms: metaql.SimulatorFamily) -> float:
     """Mean return of no torque at all."""
     count = len(arms.tasks["test"])
@@ -94,10 +82,6 @@ def idle(arms: metaql.SimulatorFamily) -> float:
     crowd.reset(everyone, list(range(count)))
     still = np.full((count, 2), LEVELS.index(0.0))
     return float(sum(crowd.step(still, everyone).reward.mean() for _ in range(STEPS)))
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 2) for value in values]
 
 
 def main() -> None:
@@ -111,13 +95,6 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=64)
     options = parser.parse_args()
     arms, start = family(options.tasks, options.held_out), time.perf_counter()
-    shown = [0.0]
-
-    def tell(stage: str, done: float, figures: Any) -> None:
-        if done - shown[0] >= 0.1:
-            shown[0] = done
-            say(f"{done:.1f}: {figures.get('reward', 0) * STEPS:.2f} an episode")
-
     agent = metaql.meta_train(
         arms,
         seed=options.seed,
@@ -125,18 +102,17 @@ def main() -> None:
         episodes=(EPISODES, EPISODES),
         segment_steps=STEPS,
         lifetimes=64,
-        on_progress=tell,
+        on_progress=telling(STEPS),
     )
     seconds = round(time.perf_counter() - start, 1)
-    found = returns(agent, arms)
-    half = 1.96 * found.std(0, ddof=1) / len(found) ** 0.5
+    found = returns(agent, arms, EPISODES, STEPS)
     jax.clear_caches()
     emit(
         "reacher",
         seed=options.seed,
         env_steps=agent.card["env_steps"],
         seconds=seconds,
-        returns={"mean": _rounded(found.mean(0)), "half interval": _rounded(half)},
+        returns=found,
         no_torque=round(idle(arms), 2),
     )
 

@@ -36,7 +36,7 @@ def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
     for arms in (5, 10, 50):
         for place, n in enumerate((10, 100, 500)):
             settings = {
-                "env_steps": BANDIT_STEPS,
+                "env_steps": BANDIT_STEPS if n > 10 else BANDIT_STEPS // 3,
                 "segment_steps": min(n, 100),
                 # One pull is an episode: only what is left of the lifetime counts.
                 "discount": 0.98,

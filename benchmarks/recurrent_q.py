@@ -6,6 +6,8 @@ Protocol, fixed beforehand:
   goals, as published, each goal once. Bayes-optimal: 4.000, then 11.071 three times, 37.214 in all (a test
   proves it).
 - *Dark Room* (arXiv 2210.14215): 9x9, 20 steps, from the centre, 10 episodes; 80 goals, 11 of them held out.
+- *Dark Key-to-Door* (same paper): 9x9, 50 steps, from anywhere, 10 episodes; key 1, then door 1; 256 rooms in
+  which the door lies another way from the key than in any training room.
 - *CartPole*, *Acrobot* and *Pendulum* with hidden physics, 3 episodes of 200 steps: 256 held-out tasks, as
   many beyond the range, and Gymnasium's own environment.
 
@@ -33,7 +35,7 @@ from metaql.evaluate.intervals import mean_interval
 from metaql.meta.lifetime import live
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.tasks.exact import optimal_return
-from metaql.tasks.families import Acrobot, CartPole, DarkRoom, GridNavi, Pendulum
+from metaql.tasks.families import Acrobot, CartPole, DarkRoom, GridNavi, KeyToDoor, Pendulum
 from metaql.tasks.families.base import TaskFamily
 from metaql.tasks.families.hidden_goal import HiddenGoal
 
@@ -64,7 +66,7 @@ ROWS = {
     "grid_navi": Row(
         NAVI,
         4,
-        {"env_steps": 19_900_000, "segment_steps": 60, "episodes": (4, 4)},
+        {"env_steps": 19_900_000, "segment_steps": 60, "episodes": (4, 4), "epochs": 4},
         {"all goals": lambda: every_goal(NAVI)},
     ),
     "dark_room": Row(
@@ -72,6 +74,12 @@ ROWS = {
         10,
         {"env_steps": 20_000_000, "segment_steps": 100, "episodes": (10, 10)},
         {"held-out goals": lambda: every_goal(ROOM)},
+    ),
+    "key_to_door": Row(
+        KeyToDoor(),
+        10,
+        {"env_steps": 20_000_000, "segment_steps": 100, "episodes": (10, 10)},
+        {"held-out rooms": lambda: some(KeyToDoor())},
     ),
     "cart_pole": Row(
         CartPole(),

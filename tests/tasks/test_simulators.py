@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import gymnasium
@@ -12,6 +13,7 @@ from gymnasium.wrappers import TimeLimit
 
 from metaql.errors import EnvironmentFaultError, UnknownNameError, UnsupportedSpaceError, UsageError
 from metaql.tasks.simulators import SimulatorFamily
+from metaql.tasks.watchdog import alarm_taken, answering_within
 
 
 class Counter(gymnasium.Env):
@@ -126,3 +128,111 @@ def test_splits_share_no_task():
         SimulatorFamily(Counter, {"test": [2]}, horizon=4)
     with pytest.raises(UnknownNameError):
         SimulatorFamily(Counter, {"train": [1], "tests": [2]}, horizon=4)
+
+
+class Answering(gymnasium.Env):
+    """Answers with what ``task`` makes of a vector, and spoils the actions that it is given."""
+
+    def __init__(self, task, space=None, actions=None):
+        self.observation_space = space or spaces.Box(-1.0, 2.0, (2,), np.float32)
+        self.action_space = actions or spaces.Box(-2.0, 2.0, (2,), np.float32)
+        self.task, self.taken = task, []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.task(np.array([0.5, 1.5], np.float32)), {}
+
+    def step(self, action):
+        self.taken.append(np.array(action))
+        action *= 0
+        return self.task(np.array([0.25, -0.5], np.float32)), 0.0, False, False, {}
+
+
+def as_doubles(vector):
+    return vector.astype(np.float64)
+
+
+def as_list(vector):
+    return vector.tolist()
+
+
+def itself(vector):
+    return vector
+
+
+@pytest.mark.parametrize("kinds", [[itself] * 3, [as_doubles] * 3, [itself, as_doubles, as_list]])
+def test_observations_of_every_kind_are_the_same_states(kinds):
+    tasks = {"train": list(range(3))}
+    crowd = SimulatorFamily(lambda i: Answering(kinds[i]), tasks, horizon=4).crowd(
+        "train", [0, 1, 2]
+    )
+    first = crowd.reset(np.ones(3, bool))
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, [[0.5, 1.5]] * 3)
+    answer = crowd.step(np.zeros((3, 2), np.int32), np.array([True, False, True]))
+    np.testing.assert_array_equal(answer.next_state, [[0.25, -0.5], [0, 0], [0.25, -0.5]])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda v: v[:1], lambda v: np.append(v, v), str, lambda v: v + 2j, lambda v: v * np.nan],
+)
+def test_an_observation_unlike_the_others_is_named(wrong):
+    tasks = {"train": [0, 1, 2]}
+    kinds = [itself, itself, lambda v: v if v[0] == 0.5 else wrong(v)]
+    family = SimulatorFamily(lambda i: Answering(kinds[i]), tasks, horizon=4)
+    crowd = family.crowd("train", [0, 1, 2])
+    crowd.reset(np.ones(3, bool))
+    with pytest.raises(EnvironmentFaultError, match="lie in") as found:
+        crowd.step(np.zeros((3, 2), np.int32), np.array([False, True, True]))
+    assert "step 1 of an episode of task 2 of 'train'" in found.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("space", "numbers", "meant"),
+    [
+        (spaces.Box(-2.0, 2.0, (2,), np.float32), [0, 4], [-2.0, 2.0]),
+        (spaces.Box(-2.0, 2.0, (1,), np.float32), 4, [2.0]),
+        (spaces.MultiDiscrete([3, 5], start=[1, 2]), [2, 0], [3, 2]),
+    ],
+)
+def test_an_environment_may_write_into_its_action(space, numbers, meant):
+    family = SimulatorFamily(
+        lambda task: Answering(itself, actions=space), {"train": [0]}, horizon=4
+    )
+    crowd = family.crowd("train", [0])
+    one = np.ones(1, bool)
+    crowd.reset(one)
+    for _ in range(2):
+        crowd.step(np.array([numbers]), one)
+    taken = crowd.hosts[0].env.unwrapped.taken
+    np.testing.assert_array_equal(taken, [meant, meant])
+    assert taken[0].dtype == space.dtype
+
+
+def test_numbered_actions_have_the_type_of_their_space():
+    space = spaces.Discrete(2, start=3)
+    family = SimulatorFamily(
+        lambda task: Answering(itself, actions=space), {"train": [0]}, horizon=4
+    )
+    crowd = family.crowd("train", [0])
+    crowd.reset(np.ones(1, bool))
+    crowd.step(np.array([1]), np.ones(1, bool))
+    (taken,) = crowd.hosts[0].env.unwrapped.taken
+    assert (taken, taken.dtype) == (4, space.dtype)
+
+
+def late():
+    return TimeoutError("late")
+
+
+def test_the_alarm_is_given_back():
+    before = signal.getsignal(signal.SIGALRM)
+    with alarm_taken():
+        for _ in range(2):
+            with pytest.raises(TimeoutError, match="late"), answering_within(0.05, late):
+                time.sleep(5)
+        signal.raise_signal(signal.SIGALRM)  # nobody is waited for
+        assert signal.getsignal(signal.SIGALRM) is not before
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)

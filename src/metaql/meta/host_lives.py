@@ -6,21 +6,24 @@ runs. A lifetime that is over is not stepped any more.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
+from metaql.embedding.embed import Clock
 from metaql.errors import UsageError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.meta.replay import Lifetimes, filled, lifetimes_of
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value
 from metaql.tasks.crowd import Answers, Crowd
-from metaql.types import PRNGKey, TaskSpec, Transition
+from metaql.tasks.watchdog import alarm_taken
+from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 
 class HostLives(NamedTuple):
@@ -59,13 +62,24 @@ def live_in_simulators(
     sizes = [len(crowd.hosts) for crowd in crowds]
     ids = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     seeds = np.random.default_rng(seed).integers(2**31, size=sum(sizes))
-    parts = [
-        _Part(learner, crowd, budget, seeds[own], jax.random.key(seed), own)
-        for crowd, budget, own in zip(crowds, episodes, ids, strict=True)
-    ]
+    with alarm_taken():
+        parts = [
+            _Part(learner, crowd, budget, seeds[own], jax.random.key(seed), own)
+            for crowd, budget, own in zip(crowds, episodes, ids, strict=True)
+        ]
+        _live(parts, length, every)
+    return _together([part.lives(length, length // every) for part in parts])
+
+
+def _live(parts: list[_Part], length: int, every: int) -> None:
+    """Live all parts in turn until no lifetime is left.
+
+    Raises:
+        UsageError: one is left after ``length`` steps.
+    """
     for step in range(length):
         for part in parts:
-            part.live(step, keep=step % every == 0)
+            part.live(keep=step % every == 0)
         if not any(part.alive.any() for part in parts):
             break
     else:
@@ -75,8 +89,6 @@ def live_in_simulators(
                 f"After {length} steps some were not over: time limits of tasks may differ.",
                 "Give the family one `horizon`.",
             )
-    found = [part.lives(length, length // every) for part in parts]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
 class _Part:
@@ -91,52 +103,85 @@ class _Part:
         key: PRNGKey,
         ids: Int[np.ndarray, " n"],
     ) -> None:
-        self.learner, self.crowd, self.episodes = learner, crowd, episodes
-        self.keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.asarray(ids))
+        self.crowd, self.episodes = crowd, episodes
         self.alive = np.ones(len(ids), bool)
         self.episode = np.zeros(len(ids), np.int32)
         self.spec = _specs(crowd, episodes)
-        self.state = crowd.reset(self.alive, [int(seed) for seed in seeds])
-        self.rows: list[tuple[Any, ...]] = []
+        self.state = crowd.reset(self.alive, seeds.tolist())
+        self.rows: list[_Row] = []
         self.kept: list[Array] = []
-        self.memory, self.action, self.best = _first(
-            learner, self.keys, self.spec, jnp.asarray(self.state)
-        )
+        leaves, structure = jax.tree.flatten(learner)
+        first, self.decide = _decisions(structure)
+        self.fixed, self.standing, self.best = first(leaves, key, ids, self.spec, self.state)
 
-    def live(self, step: int, *, keep: bool) -> None:
+    def live(self, *, keep: bool) -> None:
         """One step of all that are alive; the next decision is under way when this returns."""
         if keep:
-            self.kept.append(self.memory.hidden)
+            self.kept.append(self.standing.hidden)
         if not self.alive.any():
             return
-        action = np.asarray(self.action)
+        action = np.asarray(self.standing.action)
         answers = self.crowd.step(action, self.alive)
         last = _transitions(self.state, action, answers)
-        self.rows.append((last, self.best, self.alive.copy(), self.episode.copy()))
+        self.rows.append(_Row(last, self.best, self.alive, self.episode))
         ended = answers.terminated | answers.truncated
         self.episode = self.episode + ended.astype(np.int32)
         self.alive = self.alive & (self.episode < self.episodes)
         again = ended & self.alive
-        fresh = self.crowd.reset(again) if again.any() else answers.next_state
-        self.state = np.where(again[:, None], fresh, answers.next_state)
-        self.memory, self.action, self.best = _next(
-            self.learner, self.keys, np.int32(step + 1), self.memory, last, self.state
+        self.state = answers.next_state
+        if again.any():
+            self.state = np.where(again[:, None], self.crowd.reset(again), self.state)
+        self.standing, self.best = self.decide(
+            self.fixed, self.standing, _packed(answers, self.state)
         )
 
-    def lives(self, length: int, kept: int) -> HostLives:
+    def lives(self, length: int, kept: int) -> _Lived:
         """All that was lived, filled up to ``length`` steps."""
         stacked = jax.tree.map(lambda *rows: np.stack([np.asarray(x) for x in rows], 1), *self.rows)
-        last, best, alive, episode = jax.tree.map(
-            lambda rows: jnp.asarray(filled(rows, length, axis=1)), stacked
-        )
-        hidden = filled(np.stack([np.asarray(x) for x in self.kept], 1), kept, axis=1)
-        lifetimes = lifetimes_of(last, alive, episode, self.spec)
-        return HostLives(lifetimes, best, jnp.asarray(hidden))
+        row = jax.tree.map(lambda rows: filled(rows, length, axis=1), stacked)
+        hidden = np.stack([np.asarray(x) for x in self.kept], 1)
+        return _Lived(row, self.spec, filled(hidden, kept, axis=1))
+
+
+class _Row(NamedTuple):
+    """What is kept of one step of n lifetimes."""
+
+    transition: Transition
+    best: Any
+    """Value of the greedy action, ``[n]``."""
+    alive: Any
+    episode: Any
+
+
+class _Lived(NamedTuple):
+    """All that is kept of n lifetimes."""
+
+    rows: _Row
+    """Leaves ``[n, T, ...]``."""
+    spec: TaskSpec
+    """Leaves ``[n, ...]``."""
+    hidden: Any
+    """``[n, B, H]``."""
+
+
+@jax.jit
+def _clocked(lived: _Lived) -> HostLives:
+    transition, best, alive, episode = lived.rows
+    return HostLives(lifetimes_of(transition, alive, episode, lived.spec), best, lived.hidden)
+
+
+def _together(lived: list[_Lived]) -> HostLives:
+    """The lifetimes of all parts, one after the other."""
+    return _clocked(jax.tree.map(lambda *leaves: np.concatenate(leaves), *lived))
 
 
 def _specs(crowd: Crowd, episodes: Int[np.ndarray, " n"]) -> TaskSpec:
-    each = [host.spec(int(number)) for host, number in zip(crowd.hosts, episodes, strict=True)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    """Of every lifetime, leaves ``[n, ...]``: tasks that are alike differ in their horizon only."""
+    count, one = len(crowd.hosts), crowd.hosts[0].spec(0)
+    alike = jax.tree.map(lambda leaf: np.tile(leaf, (count, *[1] * leaf.ndim)), one)
+    return alike._replace(
+        horizon=crowd.horizon.astype(np.int32), episodes=episodes.astype(np.int32)
+    )
 
 
 def _transitions(state: np.ndarray, action: np.ndarray, answers: Answers) -> Transition:
@@ -144,24 +189,87 @@ def _transitions(state: np.ndarray, action: np.ndarray, answers: Answers) -> Tra
     return Transition(*arrays)
 
 
-Decided = tuple[Context, Int[Array, "n *K"], Float[Array, " n"]]
+def _packed(answers: Answers, state: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n X"]:
+    """What the learner has to be told of one step, in one array: it is one transfer to the device."""
+    facts = (answers.reward, answers.terminated, answers.truncated)
+    columns = (answers.next_state, state, *(fact[:, None] for fact in facts))
+    return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-@eqx.filter_jit
-def _first(learner: RecurrentQ, keys: PRNGKey, spec: TaskSpec, state: Any) -> Decided:
-    def one(key: PRNGKey, spec: TaskSpec, state: Any) -> Any:
-        memory, decision = first_turn(learner, jax.random.fold_in(key, 0), spec, state)
+class _Fixed(NamedTuple):
+    """What stays the same for n lifetimes, on the device."""
+
+    leaves: list[Array]
+    """Of the learner."""
+    keys: UInt32[Array, "n W"]
+    """Of the lifetimes, as plain numbers: typed keys are slow to hand over."""
+    spec: TaskSpec
+
+
+class _Standing(NamedTuple):
+    """Where the learner of n lifetimes stands, on the device."""
+
+    step: Int[Array, ""]
+    """Decisions made."""
+    hidden: Float[Array, "n H"]
+    clock: Clock
+    state: Float[Array, "n D"]
+    action: Int[Array, "n *K"]
+
+
+@functools.lru_cache(maxsize=32)
+def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The compiled first and later decisions of learners of one structure.
+
+    Their leaves are handed over as a list: nothing is taken apart or hashed at every step.
+    """
+
+    def decided(memory: Context, decision: Decision) -> tuple[Context, Array, Float[Array, ""]]:
         return memory, decision.action, greedy_value(decision.values)
 
-    return jax.vmap(one)(keys, spec, state)
+    @jax.jit
+    def first(
+        leaves: list[Array],
+        key: PRNGKey,
+        ids: Int[Array, " n"],
+        spec: TaskSpec,
+        state: Float[Array, "n D"],
+    ) -> tuple[_Fixed, _Standing, Float[Array, " n"]]:
+        learner = jax.tree.unflatten(structure, leaves)
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
+
+        def one(key: PRNGKey, spec: TaskSpec, state: Any) -> Any:
+            return decided(*first_turn(learner, jax.random.fold_in(key, 0), spec, state))
+
+        memory, action, best = jax.vmap(one)(keys, spec, state)
+        standing = _Standing(jnp.asarray(1), memory.hidden, memory.clock, state, action)
+        return _Fixed(leaves, jax.random.key_data(keys), spec), standing, best
+
+    @jax.jit
+    def later(
+        fixed: _Fixed, standing: _Standing, told: Float[Array, "n X"]
+    ) -> tuple[_Standing, Float[Array, " n"]]:
+        learner = jax.tree.unflatten(structure, fixed.leaves)
+
+        def one(key: Any, memory: Context, last: Transition, state: Any) -> Any:
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), standing.step)
+            return decided(*turn(learner, key, memory, last, state))
+
+        before = Context(standing.hidden, standing.clock, fixed.spec)
+        last, state = _unpacked(standing, told)
+        memory, action, best = jax.vmap(one)(fixed.keys, before, last, state)
+        return _Standing(standing.step + 1, memory.hidden, memory.clock, state, action), best
+
+    return first, later
 
 
-@eqx.filter_jit
-def _next(
-    learner: RecurrentQ, keys: PRNGKey, clock: Any, memory: Context, last: Transition, state: Any
-) -> Decided:
-    def one(key: PRNGKey, memory: Context, last: Transition, state: Any) -> Any:
-        memory, decision = turn(learner, jax.random.fold_in(key, clock), memory, last, state)
-        return memory, decision.action, greedy_value(decision.values)
-
-    return jax.vmap(one)(keys, memory, last, state)
+def _unpacked(
+    standing: _Standing, told: Float[Array, "n X"]
+) -> tuple[Transition, Float[Array, "n D"]]:
+    """The last transition, and the state to decide in."""
+    next_state, state, facts = jnp.split(told, (size := (told.shape[1] - 3) // 2, 2 * size), axis=1)
+    reward, terminated, truncated = facts.T
+    last = Transition(
+        standing.state, standing.action, reward, next_state, terminated > 0, truncated > 0
+    )
+    return last, state

@@ -45,6 +45,7 @@ class Crowd:
         for host, name in zip(hosts, names, strict=True):
             _check_alike(hosts[0], host, name)
         self.horizon = np.asarray([host.horizon for host in hosts])
+        self._doing = [(host.env.step, host.meaning) for host in hosts]
         self._clock = np.zeros(len(hosts), np.int64)
         self._at = 0
 
@@ -79,13 +80,13 @@ class Crowd:
         Raises:
             EnvironmentFaultError: one raised, took too long, or answered with something impossible.
         """
-        size = len(self.hosts)
+        size, numbers = len(self.hosts), actions.tolist()
         seen: list[Any] = [None] * size
         reward, ended, cut = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
 
         def ask(i: int) -> None:
-            host = self.hosts[i]
-            seen[i], reward[i], ended[i], cut[i], _ = host.env.step(host.action(actions[i]))
+            step, meaning = self._doing[i]
+            seen[i], reward[i], ended[i], cut[i], _ = step(meaning(numbers[i]))
 
         self._ask(who, ask, "step")
         states = self._states(who, seen)
@@ -115,18 +116,29 @@ class Crowd:
             ) from error
 
     def _states(self, who: Bool[np.ndarray, " N"], seen: Sequence[Any]) -> Float[np.ndarray, "N D"]:
-        first = self.hosts[0]
-        states = np.zeros((len(seen), first.num_states), np.float32)
-        for i in np.flatnonzero(who).tolist():
-            vector = first.flat(seen[i])
-            if vector is None:
-                self._fault(i, f"Observations must lie in {first.space}.", seen[i])
-            states[i] = vector
-        good = first.within(states) | ~who
+        first, asked = self.hosts[0], np.flatnonzero(who).tolist()
+        found = [seen[i] for i in asked]
+        rows = first.flat_all(found)
+        if rows is None:
+            rows = self._one_by_one(asked, found)
+        good = first.within(rows)
         if not good.all():
             worst = int(good.argmin())
-            self._fault(worst, f"Observations must lie in {first.space}.", seen[worst])
+            self._fault(asked[worst], f"Observations must lie in {first.space}.", found[worst])
+        if len(asked) == len(seen):
+            return rows
+        states = np.zeros((len(seen), first.num_states), np.float32)
+        states[asked] = rows
         return states
+
+    def _one_by_one(self, asked: Sequence[int], found: Sequence[Any]) -> Float[np.ndarray, "M D"]:
+        """Observations that are not arrays of one kind, as vectors."""
+        first = self.hosts[0]
+        vectors = [first.flat(seen) for seen in found]
+        for i, seen, vector in zip(asked, found, vectors, strict=True):
+            if vector is None:
+                self._fault(i, f"Observations must lie in {first.space}.", seen)
+        return np.asarray(vectors, np.float32).reshape(-1, first.num_states)
 
     def _fault(self, index: int, rule: str, found: Any) -> None:
         raise EnvironmentFaultError(rule, f"Got {found!r} at {self._where(index)}.", REPORT)

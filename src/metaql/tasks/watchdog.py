@@ -6,6 +6,45 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class _Bell:
+    """The alarm of the process: whether it was taken, and what it means. Touched by the main thread only."""
+
+    taken: bool = False
+    late: Callable[[], Exception] | None = None
+    """Makes what is raised when it rings; None: nobody is waited for."""
+
+
+_BELL = _Bell()
+
+
+def _able() -> bool:
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+def _ring(number: int, frame: Any) -> None:
+    del number, frame
+    if _BELL.late is not None:
+        raise _BELL.late()
+
+
+@contextlib.contextmanager
+def alarm_taken() -> Generator[None, None, None]:
+    """Take the alarm for many uses of `answering_within` in the block, each of which is then cheap."""
+    if _BELL.taken or not _able():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _ring)
+    _BELL.taken = True
+    try:
+        yield
+    finally:
+        _BELL.taken = False
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
@@ -13,20 +52,16 @@ def answering_within(seconds: float, late: Callable[[], Exception]) -> Generator
     """Raise what ``late`` makes if the block takes longer than ``seconds``.
 
     By an alarm of the operating system, which only the main thread of a process can set and only where
-    there is one: elsewhere nothing is limited.
+    there is one: elsewhere nothing is limited. Blocks do not nest.
     """
-    able = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if not able:
+    if not _able():
         yield
         return
-
-    def ring(number: int, frame: object) -> None:
-        raise late()
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+    with alarm_taken():
+        _BELL.late = late
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            _BELL.late = None
