@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -74,7 +75,7 @@ def measure(lifetimes: int, repeats: int, seed: int) -> dict[str, object]:
     }
 
 
-def measure_recurrent(settings: dict[str, int], iterations: int, seed: int) -> dict[str, object]:
+def measure_recurrent(settings: dict[str, Any], iterations: int, seed: int) -> dict[str, object]:
     """One short meta-training, timed from outside."""
     config = RecurrentConfig(segment_steps=60, **settings)
     steps = config.steps_per_iteration
@@ -100,7 +101,7 @@ def measure_recurrent(settings: dict[str, int], iterations: int, seed: int) -> d
     }
 
 
-FAST = {"lifetimes": 4096, "epochs": 1, "minibatches": 8}
+FAST: dict[str, Any] = {"lifetimes": 4096, "epochs": 1, "minibatches": 8}
 """Settings for many steps a second; each of them teaches less."""
 
 

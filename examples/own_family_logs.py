@@ -28,13 +28,15 @@ class Valve(gymnasium.Env[Any, Any]):
         """Say what a turn of the valve does to the level."""
         self.gain, self.level = gain, 0.0
 
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self, *, seed: int | None = None, options: Any = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Any level."""
         super().reset(seed=seed)
         self.level = float(self.np_random.uniform(-0.5, 0.5))
         return self.seen(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Down, stay, up."""
         self.level = float(np.clip(self.level + self.gain * (int(action) - 1), -1.0, 1.0))
         return self.seen(), -abs(self.level - 0.5), False, False, {}
