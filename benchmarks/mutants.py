@@ -336,8 +336,8 @@ MUTANTS = (
     Mutant(
         "curiosity: what was learned counts where episodes end by themselves",
         "policy/curiosity.py",
-        "learned = _FEW_ENDS / (_FEW_ENDS + ends)",
-        "learned = _FEW_ENDS / (_FEW_ENDS + 0.0 * ends)",
+        "return _FEW_ENDS / (_FEW_ENDS + ends)",
+        "return _FEW_ENDS / (_FEW_ENDS + 0.0 * ends)",
         (
             "policy/test_curiosity.py"
             "::test_where_episodes_end_by_themselves_the_closed_form_comes_back",
@@ -447,6 +447,55 @@ MUTANTS = (
         "more = life.episode + crossed < life.spec.episodes",
         "more = life.episode < life.spec.episodes",
         ("meta/test_replay.py::test_what_is_not_alive_does_not_count",),
+    ),
+    Mutant(
+        "hopes: a disaster is a promise",
+        "policy/outlook.py",
+        "down = share * (means.between - means.upward)",
+        "down = 0.0 * share * (means.between - means.upward)",
+        (f"{_OUTLOOK}::test_a_disaster_is_a_threat_and_no_promise",),
+    ),
+    Mutant(
+        "hopes: those of one unknown state are had again in the next",
+        "policy/outlook.py",
+        "again = once * own * hope",
+        "again = 0.0 * once * own * hope",
+        (f"{_OUTLOOK}::test_hopes_of_one_unknown_state_are_not_had_again_in_the_next",),
+    ),
+    Mutant(
+        "plans look beyond the lifetime",
+        "policy/finiteq.py",
+        "discount = jnp.where(endless, jnp.minimum(discount, remaining), discount)",
+        "discount = jnp.where(endless, jnp.maximum(discount, remaining), discount)",
+        (f"{_OUTLOOK}::test_what_comes_after_the_lifetime_is_worth_nothing",),
+    ),
+    Mutant(
+        "logs: the trace goes on where another action was taken",
+        "meta/replay.py",
+        "trace = trace * jnp.append(greedy[1:], False)",
+        "trace = trace * 1.0",
+        ("meta/test_logged_train.py::test_the_trace_is_cut_where_another_action_was_taken",),
+    ),
+    Mutant(
+        "logs: lifetimes go on into the next task's log",
+        "meta/logged_train.py",
+        "logs.episodes[task] - budget + 1",
+        "logs.episodes[task] + 1",
+        ("meta/test_logged_train.py::test_lifetimes_are_successive_episodes_of_one_task",),
+    ),
+    Mutant(
+        "logs: one that breaks off goes on in the next task's",
+        "tasks/logged.py",
+        'truncated[-1] |= not columns["terminations"][-1]  # the log ends there',
+        "truncated[-1] |= False",
+        ("tasks/test_logged.py::test_a_log_that_breaks_off_is_truncated_there",),
+    ),
+    Mutant(
+        "Reptile: the outer rate stays",
+        "meta/reptile.py",
+        "rate = 1.0 - state.iteration / config.iterations",
+        "rate = 1.0",
+        ("meta/test_reptile.py::test_the_outer_rate_falls",),
     ),
     Mutant(
         "gradient: nothing holds the weights",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metaql.embedding.evidence import pair_means, reward_unit
 from metaql.embedding.hyperprior import broad
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.finiteq import FiniteQ, untrained
@@ -134,6 +135,60 @@ def test_nothing_depends_on_the_unit_of_reward(world, scale):
     _, other = lived(world, scale=scale)
     np.testing.assert_array_equal(one.evidence.pair.visits, other.evidence.pair.visits)
     np.testing.assert_allclose(one.plan.q * scale, other.plan.q, rtol=1e-3, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("extreme", [-100.0, 100.0])
+def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
+    """One pair is far off all others: hope for the untried grows by it only where it is far above."""
+    _, memory = lived(world)
+    prior = eqx.tree_at(lambda p: p.pair.between_weight, broad(), jnp.asarray(1e-3))
+    learner = FiniteQ(prior, untrained().curiosity)
+    seen = memory.evidence
+    visits = seen.pair.visits
+    worst = jnp.unravel_index(visits.argmax(), visits.shape)
+    pair = seen.pair._replace(reward=jnp.zeros_like(visits).at[worst].set(extreme * visits[worst]))
+    memory = memory._replace(
+        evidence=seen._replace(
+            pair=pair,
+            lowest=jnp.asarray(-100.0),
+            highest=jnp.asarray(100.0),
+            binary=jnp.zeros((), bool),
+            reward_odds=jnp.asarray(-30.0),
+        )
+    )
+    plain, careful = (learner.model(memory, upwards).reward for upwards in (0.0, 1.0))
+    means = pair_means(memory.evidence, prior, reward_unit(memory.evidence, prior))
+    less = float(plain.fresh_variance - careful.fresh_variance)
+    np.testing.assert_allclose(less, float(means.between) if extreme < 0 else 0.0, rtol=0.05)
+    tried, untried = np.asarray(visits) > 0, np.asarray((visits == 0) & world.action_mask)
+    np.testing.assert_array_equal(careful.variance[tried], plain.variance[tried])
+    np.testing.assert_allclose(careful.mean, plain.mean)
+    assert (np.asarray(careful.variance <= plain.variance))[untried].all()
+
+
+def test_hopes_of_one_unknown_state_are_not_had_again_in_the_next(world):
+    learner, memory = lived(world)
+    model = learner.model(memory)
+    lift = learner.lift(memory, model)
+    always, once = (hopes(model, lift, share) for share in (0.0, 1.0))
+    assert float(always.again) == 0.0
+    assert float(once.again) > 0.0
+    np.testing.assert_allclose(always.fresh_paid - once.again, once.fresh_paid, rtol=1e-5)
+    assert float(once.fresh_beyond) == 0.0
+    np.testing.assert_array_equal(always.paid, once.paid)  # what was met hopes as before
+
+
+def test_what_comes_after_the_lifetime_is_worth_nothing():
+    """With few steps left the acting plan looks no farther; what is believed of the task stays."""
+    task, learner, memory = watched(50)
+    spec = memory.spec._replace(steps=memory.evidence.steps.astype(jnp.int32) + 8)
+    late = memory._replace(spec=spec)
+    replan = eqx.filter_jit(learner.replan)
+    for _ in range(50):
+        late = replan(late)
+    np.testing.assert_allclose(late.plan.q, exact.optimal_q(task, 0.75), rtol=0.05, atol=0.05)
+    believed = eqx.filter_jit(learner.believed)
+    np.testing.assert_allclose(believed(late).q, believed(memory).q, rtol=1e-3)
 
 
 def test_values_stay_finite_where_optimism_could_feed_on_itself():

@@ -108,6 +108,8 @@ class Means(NamedTuple):
     fresh_strength: Float[Array, ""]
     between: Float[Array, ""]
     """Variance of means between indices."""
+    upward: Float[Array, ""]
+    """The part of it that lies above: what it would be if means below were as far off as those above."""
 
 
 class Rates(NamedTuple):
@@ -262,6 +264,10 @@ def _reward_means(
     spread = jnp.where(visited, jnp.square(each - mean) - chance, 0.0).sum()
     between = prior.between_weight * prior.between * unit**2 + jnp.maximum(spread, 0.0)
     between = between / (prior.between_weight + number) + _TINY * unit**2
+    above = jnp.square(jnp.maximum(each - mean, 0.0))
+    above = jnp.maximum(jnp.where(visited, 2.0 * above - chance, 0.0).sum(), 0.0)
+    above = prior.between_weight * prior.between * unit**2 + above
+    upward = jnp.minimum(above / (prior.between_weight + number) + _TINY * unit**2, between)
     strength, fresh_strength = noise / between, fresh_noise / between
     weight = tally.visits + strength
     posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)
@@ -274,7 +280,8 @@ def _reward_means(
     shrunk = strength / jnp.maximum(weight, _TINY)
     variance = jnp.minimum(variance, between) + jnp.where(visited, shrunk**2, 1.0) * common
     usual = (mean, between + common)
-    return Means(posterior, variance, *usual, noise, strength, fresh_noise, fresh_strength, between)
+    strengths = (strength, fresh_noise, fresh_strength)
+    return Means(posterior, variance, *usual, noise, *strengths, between, upward)
 
 
 class Noises(NamedTuple):

@@ -38,6 +38,11 @@ def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
     return jnp.where(ratio <= 0.2, root * 0.5**0.5, curve)
 
 
+def learned_share(ends: Float[Array, ""]) -> Float[Array, ""]:
+    """How much of what was learned counts in a task of which so many episodes ended by themselves."""
+    return _FEW_ENDS / (_FEW_ENDS + ends)
+
+
 class Curiosity(eqx.Module):
     """From pulls left, pulls made and facts about the lifetime to deviations of optimism."""
 
@@ -66,7 +71,7 @@ class Curiosity(eqx.Module):
         is learned. Goals and holes are ends, and where there are some the closed form stands: bent
         by what was learned elsewhere it lost in mazes what it won on rivers.
         """
-        learned = _FEW_ENDS / (_FEW_ENDS + ends)
+        learned = learned_share(ends)
         return jax.tree.map(
             lambda bent, closed: closed + learned * (bent - closed), self, Curiosity()
         )

@@ -25,7 +25,7 @@ from metaql.embedding.evidence import (
 )
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
-from metaql.policy.curiosity import Curiosity
+from metaql.policy.curiosity import Curiosity, learned_share
 from metaql.policy.outlook import (
     SHORT,
     Lift,
@@ -105,9 +105,14 @@ class FiniteQ(eqx.Module):
 
     def replan(self, memory: Knowledge) -> Knowledge:
         """Optimistic values for what is known now, from the last ones on."""
-        model = self.model(memory)
-        hoped = hopes(model, self.lift(memory, model))
+        # Where episodes end by themselves there may be dangers: hopes are more careful.
+        careful = 1.0 - learned_share(memory.evidence.arrival.ends.sum())
+        model = self.model(memory, careful)
+        hoped = hopes(model, self.lift(memory, model), careful)
         discount, endless = task_discount(memory.spec)
+        # What comes after the lifetime is worth nothing, and most of it is over in half of what is left.
+        remaining = 1.0 - 1.0 / jnp.maximum(self.outlook(memory)[0] / 2.0, 2.0)
+        discount = jnp.where(endless, jnp.minimum(discount, remaining), discount)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
         times = jnp.where(endless, self.sweeps, left)
@@ -117,12 +122,12 @@ class FiniteQ(eqx.Module):
 
         return memory._replace(plan=jax.lax.fori_loop(0, times, once, start))
 
-    def model(self, memory: Knowledge) -> Model:
-        """The posterior over models."""
+    def model(self, memory: Knowledge, upwards: Float[Array, ""] | float = 0.0) -> Model:
+        """The posterior over models; ``upwards`` as in `posterior`."""
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         records = curiosity.beyond(seen.met.sum(), reward_unit(seen, self.prior))
-        return posterior(seen, self.prior, memory.spec, records)
+        return posterior(seen, self.prior, memory.spec, records, upwards)
 
     def lift(self, memory: Knowledge, model: Model) -> Lift:
         """Deviations of optimism at every index."""

@@ -40,6 +40,7 @@ from metaql.embedding.evidence import (
     reward_unit,
 )
 from metaql.embedding.hyperprior import Hyperprior
+from metaql.embedding.statistics import Tally
 from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
@@ -101,7 +102,11 @@ class Model(NamedTuple):
 
 
 def posterior(
-    seen: Evidence, prior: Hyperprior, spec: TaskSpec, records: Float[Array, ""]
+    seen: Evidence,
+    prior: Hyperprior,
+    spec: TaskSpec,
+    records: Float[Array, ""],
+    upwards: Float[Array, ""] | float = 0.0,
 ) -> Model:
     """Everything a sweep needs of the evidence.
 
@@ -110,11 +115,14 @@ def posterior(
         prior: what was believed before it.
         spec: of the task.
         records: variance of rewards of states never met, beyond what those met suggest.
+        upwards: share, in [0, 1], by which the variance of what was never tried is that upwards; see
+            `_upwards`.
     """
     unit = reward_unit(seen, prior)
+    pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
+    pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
     pair, arrival = (
-        means._replace(fresh_variance=means.fresh_variance + records)
-        for means in (pair_means(seen, prior, unit), arrival_means(seen, prior, unit))
+        means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
@@ -138,6 +146,19 @@ def posterior(
         strength=pair.strength,
         fresh_strength=pair.fresh_strength,
         arrival_strength=arrival.strength,
+    )
+
+
+def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Means:
+    """Hopes for what was never tried do not grow by how bad other things turned out to be.
+
+    A hole that costs a hundred makes rewards scatter, and to a normal prior it promises that hundred as
+    much as it threatens it. Only the scatter above the mean does.
+    """
+    down = share * (means.between - means.upward)
+    return means._replace(
+        variance=jnp.where(tally.visits > 0, means.variance, means.variance - down),
+        fresh_variance=means.fresh_variance - down,
     )
 
 
@@ -202,17 +223,29 @@ class Hopes(NamedTuple):
     beyond: Float[Array, "S A"]
     """Hoped for beyond the mean of what pairs explain."""
     fresh_beyond: Float[Array, ""]
+    again: Float[Array, ""]
+    """What is hoped of a state never met, but not again of the next one."""
 
 
-def hopes(model: Model, lift: Lift) -> Hopes:
-    """Rewards under this lift: of `Curiosity`, or `flat`."""
+def hopes(model: Model, lift: Lift, once: Float[Array, ""] | float = 0.0) -> Hopes:
+    """Rewards under this lift: of `Curiosity`, or `flat`.
+
+    Args:
+        model: from `posterior`.
+        lift: deviations.
+        once: share, in [0, 1], of what is hoped of a state never met that is not hoped of the next one
+            as well. Deviations of many unknown rewards do not add up: that all of them are at their best
+            is far less likely than that one is.
+    """
     landing, reward, bounds, share = model.landing, model.reward, model.bounds, model.by_arrival
     landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
-    fresh_landed = landing.fresh_mean + _hope(landing[2:], lift.fresh, bounds, share)
-    (paid,), (fresh_paid,), _ = foresee(model, landed[None], fresh_landed[None])
+    hope = _hope(landing[2:], lift.fresh, bounds, share)
+    fresh_landed = landing.fresh_mean + hope
+    (paid,), (fresh_paid,), own = foresee(model, landed[None], fresh_landed[None])
+    again = once * own * hope
     beyond = _hope(reward[:2], lift.pair, bounds, 1.0 - share)
-    fresh_beyond = _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
-    return Hopes(lift, landed, fresh_landed, paid, fresh_paid, beyond, fresh_beyond)
+    fresh_beyond = (1.0 - once) * _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
+    return Hopes(lift, landed, fresh_landed, paid, fresh_paid - again, beyond, fresh_beyond, again)
 
 
 def sweep(
@@ -246,7 +279,7 @@ def sweep(
     spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
     paid_now, later = (
         (model.reward.fresh_mean, hopes.fresh_beyond),
-        (fresh_mean, spread, hopes.fresh_paid),
+        (fresh_mean - hopes.again, spread, hopes.fresh_paid),
     )
     next_fresh = _act(paid_now, model.stay[2:], later, lift.fresh, top)
     # Solved for itself, where it is the best there is: below, optimism turns the slope around.
