@@ -71,6 +71,7 @@ def main() -> None:
     """Read the logs, train for a moment, adapt to valves that no log shows."""
     logs = {gain: log(gain) for gain in (-0.3, -0.2, -0.15, 0.15, 0.2, 0.3)}
     family = metaql.LoggedFamily(logs, plant(0.2), name="valves")
+    # Small and short, for it to end in a moment: leave the sizes out and take millions of steps for your own.
     agent = metaql.meta_train(
         family, seed=0, env_steps=300_000, episodes=(2, 2), hidden=32, width=32
     )

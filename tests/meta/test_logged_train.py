@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from metaql.errors import DatasetError
+from metaql.errors import CheckpointError, DatasetError
 from metaql.meta.logged_train import LoggedSession, drawn
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.replay import replayed
@@ -135,6 +135,19 @@ def test_a_resumed_run_gives_the_same_weights(family, tmp_path):
     again = meta_train(family, seed=3, run=tmp_path, resume=True, **settings)
     for a, b in zip(jax.tree.leaves(whole.learner), jax.tree.leaves(again.learner), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_is_neither_written_over_nor_resumed_with_another_seed(family, tmp_path):
+    settings = {**SETTINGS, "env_steps": 500, "run": tmp_path}
+    first = meta_train(family, seed=3, **settings)
+    with pytest.raises(CheckpointError, match="without checkpoints"):
+        meta_train(family, seed=4, **settings)
+    with pytest.raises(CheckpointError, match="of seed 3, asked for 4"):
+        meta_train(family, seed=4, resume=True, **settings)
+    again = meta_train(family, seed=3, resume=True, **settings)
+    np.testing.assert_array_equal(
+        first.learner.network.out.weight, again.learner.network.out.weight
+    )
 
 
 def test_a_log_shorter_than_a_lifetime_is_named(family):

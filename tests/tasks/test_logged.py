@@ -109,7 +109,7 @@ def test_minari_is_read_by_its_episodes():
         ({"next_observations": np.full((5, 4), np.nan)}, "`next_observations`"),
         ({"observations": np.zeros((5, 3))}, "Observations must lie in"),
         ({"observations": np.zeros((4, 4))}, "one entry per step"),
-        ({"rewards": np.full(5, np.inf)}, "finite"),
+        ({"rewards": np.full(5, np.inf)}, "finite numbers. Task 'x': Step 0"),
     ],
 )
 def test_what_is_wrong_is_named(spoilt, words):
@@ -118,8 +118,10 @@ def test_what_is_wrong_is_named(spoilt, words):
 
 
 def test_without_logs_or_ends_there_is_nothing_to_learn():
-    with pytest.raises(DatasetError, match="a log for every task"):
+    with pytest.raises(DatasetError, match="map every task"):
         LoggedFamily({}, "CartPole-v1")
+    with pytest.raises(DatasetError, match="Got list of 1"):
+        LoggedFamily([log()], "CartPole-v1")
     endless = Plain(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
     whole = log(truncations=np.zeros(5, bool), terminations=np.array([0, 0, 1, 0, 1], bool))
     with pytest.raises(UnsupportedSpaceError, match="horizon"):

@@ -53,7 +53,8 @@ class LoggedSession(RecurrentSession):
             raise DatasetError(
                 f"The log of every task needs as many episodes as a lifetime, {most}.",
                 f"Task {task!r} has {fewest}.",
-                "Log more, or ask for shorter lifetimes: episodes=(low, high).",
+                "Log more, or ask for shorter lifetimes: episodes=(low, high). Without `truncations` only "
+                "terminations end an episode.",
             )
         # Whole lifetimes are learned from: an iteration is so many of them.
         inner = dataclasses.replace(config, segment_steps=family.logs.longest(most))

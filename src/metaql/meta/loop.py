@@ -90,6 +90,7 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """From the start, or from the newest intact checkpoint, to the end."""
         if resume:
             return self.agent(self._iterate(self._restore()))
+        self._check_unused()
         training = self.start()
         self._save(training, 0)
         return self.agent(self._iterate(training))
@@ -99,7 +100,23 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
         like = eqx.filter_eval_shape(self.blank)
         self._held.clear()  # what was filled while tracing holds no numbers
-        return self.store.load_latest(like).tree
+        found = self.store.load_latest(like)
+        if found.extra.get("seed", self.seed) != self.seed:
+            raise checkpoint.CheckpointError(
+                "A run is resumed with the seed it was started with.",
+                f"{self.run} holds one of seed {found.extra['seed']}, asked for {self.seed}.",
+                "Give that seed, or another `run` folder.",
+            )
+        return found.tree
+
+    def _check_unused(self) -> None:
+        """A new training must not write over another one."""
+        if self.store is not None and self.store.steps():
+            raise checkpoint.CheckpointError(
+                "A new training needs a `run` folder without checkpoints.",
+                f"{self.run} holds {len(self.store.steps())}.",
+                "Go on with it (resume=True), or give another folder.",
+            )
 
     def _iterate(self, training: Training) -> Training:
         """Go on to the end; Ctrl-C and a broken environment save and go through."""

@@ -101,14 +101,16 @@ def meta_train(
             share observations and actions; ``"auto"``: BeliefQ where the family is finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``.
         seed: of everything; the same seed gives the same weights.
-        run: folder for checkpoints, ``metrics.jsonl`` and the agent; None: nothing is written.
+        run: folder for checkpoints, ``metrics.jsonl`` and the agent; None: nothing is written. A new training
+            wants one without checkpoints.
         resume: go on from the newest intact checkpoint in ``run``, to bit-identical weights.
         on_progress: called with the stage, the share of it done and current figures.
 
     Raises:
         UnknownNameError: no such agent.
         ConfigError: a setting that does not exist or does not fit, or an agent for other families.
-        CheckpointError: ``resume`` and no usable checkpoint.
+        CheckpointError: ``resume`` and no usable checkpoint or one of another seed; or no ``resume`` and a
+            ``run`` that holds a training already.
         KeyboardInterrupt: Ctrl-C; with a ``run``, a checkpoint was written first.
 
     Example:

@@ -88,16 +88,28 @@ class LoggedFamily:
             >>> family.logs.episodes
             array([2, 2])
         """
-        if not datasets:
-            raise DatasetError("`datasets` needs a log for every task.", f"Got {datasets!r}.")
+        if not isinstance(datasets, Mapping) or not datasets:
+            raise DatasetError(
+                "`datasets` must map every task to its log.",
+                f"Got {type(datasets).__name__} of {len(datasets)}.",
+                "Name the tasks: {name: log, ...}.",
+            )
         host = open_vectors(env, levels)
         if not isinstance(host, VectorEnvironment):  # pragma: no cover
             raise TypeError(host)
         self.name, self.levels, self.host = name, tuple(levels), host
         self.tasks = list(datasets)
-        columns = [_checked(host, columns_of(datasets[task]), task) for task in datasets]
+        columns = [_checked(host, _read(datasets[task], task), task) for task in datasets]
         self.horizon = horizon or _horizon(host, columns)
         self.logs = _joined(columns)
+
+
+def _read(dataset: Any, task: Any) -> dict[str, np.ndarray]:
+    """Its arrays; what is wrong with them is said of the task."""
+    try:
+        return columns_of(dataset)
+    except DatasetError as error:
+        raise DatasetError(error.rule, f"Task {task!r}: {error.evidence}", error.remedy) from None
 
 
 def _checked(
@@ -109,7 +121,9 @@ def _checked(
     if len(bad):
         raise DatasetError(
             f"Actions must lie in {host.env.action_space}.",
-            f"Step {bad[0]} of task {task!r} has {columns['actions'][bad[0]]!r}.",
+            f"Step {bad[0]} of task {task!r} has {columns['actions'][bad[0]]!r}, "
+            f"of type {columns['actions'].dtype}.",
+            "Log actions as the environment takes them: numbers of a Discrete space are integers.",
         )
     seen = {
         name: _vectors(host, columns[name], f"`{name}` of task {task!r}")
@@ -132,6 +146,7 @@ def _vectors(host: VectorEnvironment, column: np.ndarray, what: str) -> Float[np
         raise DatasetError(
             f"Observations must lie in {host.space}.",
             f"Step {bad[0]} in {what} has {column[bad[0]]!r}.",
+            "Leave such steps out, or give an `env` with the space that the log has.",
         )
     return vectors
 
