@@ -450,7 +450,7 @@ MUTANTS = (
     ),
     Mutant(
         "hopes: a disaster is a promise",
-        "policy/outlook.py",
+        "policy/model.py",
         "down = share * (means.between - means.upward)",
         "down = 0.0 * share * (means.between - means.upward)",
         (f"{_OUTLOOK}::test_a_disaster_is_a_threat_and_no_promise",),

@@ -14,9 +14,9 @@ from metaql.embedding.evidence import pair_means, reward_unit
 from metaql.embedding.hyperprior import broad
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.finiteq import FiniteQ, untrained
+from metaql.policy.model import Bounds
 from metaql.policy.outlook import (
     LONGEST,
-    Bounds,
     _hope,
     flat,
     hopes,

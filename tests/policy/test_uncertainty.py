@@ -11,7 +11,8 @@ import pytest
 from metaql.embedding.evidence import Outcomes
 from metaql.embedding.successors import Dense
 from metaql.policy.finiteq import FiniteQ, no_knowledge, untrained
-from metaql.policy.outlook import Bounds, Model, Moments, Plan
+from metaql.policy.model import Bounds, Model, Moments
+from metaql.policy.outlook import Plan
 from metaql.policy.uncertainty import Calibration, best_probability, judge, propagate
 from metaql.types import TaskSpec, Transition
 

@@ -26,15 +26,14 @@ from metaql.embedding.evidence import (
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
 from metaql.policy.curiosity import Curiosity, learned_share
+from metaql.policy.model import Model, posterior
 from metaql.policy.outlook import (
     SHORT,
     Lift,
-    Model,
     Plan,
     flat,
     hopes,
     no_plan,
-    posterior,
     settle,
     sweep,
     task_discount,

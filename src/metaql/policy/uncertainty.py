@@ -23,8 +23,8 @@ from jaxtyping import Array, Float
 from metaql.embedding.evidence import num_states, reward_unit, spread_weights
 from metaql.embedding.hyperprior import SPREADS
 from metaql.policy.finiteq import FiniteQ, Knowledge
+from metaql.policy.model import Model
 from metaql.policy.outlook import (
-    Model,
     Plan,
     flat,
     foresee,

@@ -1,0 +1,163 @@
+"""The posterior over models that the evidence leaves: what is planned in.
+
+Rewards and ends are explained by pairs or by arrivals, each with a probability; what was never tried has the
+moments of what is usual.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metaql.embedding.evidence import (
+    Evidence,
+    Means,
+    Outcomes,
+    Rates,
+    arrival_means,
+    end_rates,
+    num_states,
+    origin_weights,
+    outcomes,
+    pair_means,
+    reward_unit,
+)
+from metaql.embedding.hyperprior import Hyperprior
+from metaql.embedding.statistics import Tally
+from metaql.embedding.strides import Leads, leads
+from metaql.embedding.successors import Successors
+from metaql.types import TaskSpec
+
+
+class Moments(NamedTuple):
+    """Mean and variance, at every index and at one never visited."""
+
+    mean: Float[Array, "*K"]
+    variance: Float[Array, "*K"]
+    fresh_mean: Float[Array, ""]
+    fresh_variance: Float[Array, ""]
+
+
+class Bounds(NamedTuple):
+    """The two values that all rewards had so far."""
+
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+    hold: Float[Array, ""]
+    """Probability that there are no others; 0 if others were met."""
+
+
+class Model(NamedTuple):
+    """Posterior over models, ready to be planned in."""
+
+    successors: Successors
+    visits: Float[Array, "S A"]
+    reward: Moments
+    """Of the part of rewards that pairs explain, ``[S, A]``."""
+    landing: Moments
+    """Of the part that arrivals explain, ``[S]``."""
+    onward: Moments
+    """Probability of going on after arrival, ``[S]``."""
+    stay: Moments
+    """Probability of going on by pair, ``[S, A]``."""
+    bounds: Bounds
+    by_arrival: Float[Array, ""]
+    """Probability that arrivals explain rewards."""
+    outcomes: Outcomes
+    origins: Float[Array, " 4"]
+    leads: Leads | None
+    """Where strides lead; None: not looked at."""
+    met: Bool[Array, " S"]
+    unmet_share: Float[Array, ""]
+    """Share of all states that was never met."""
+    mask: Bool[Array, "S A"]
+    strength: Float[Array, "S A"]
+    """Visits that what is usual counts as, for rewards by pair."""
+    fresh_strength: Float[Array, ""]
+    arrival_strength: Float[Array, " S"]
+
+
+def posterior(
+    seen: Evidence,
+    prior: Hyperprior,
+    spec: TaskSpec,
+    records: Float[Array, ""],
+    upwards: Float[Array, ""] | float = 0.0,
+) -> Model:
+    """Everything a sweep needs of the evidence.
+
+    Args:
+        seen: the evidence.
+        prior: what was believed before it.
+        spec: of the task.
+        records: variance of rewards of states never met, beyond what those met suggest.
+        upwards: share, in [0, 1], by which the variance of what was never tried is that upwards; see
+            `_upwards`.
+    """
+    unit = reward_unit(seen, prior)
+    pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
+    pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
+    pair, arrival = (
+        means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
+    )
+    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
+    ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
+    pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
+    arrival_ends = end_rates(seen.arrival, prior.arrival_ends, seen.log_arrival_ends)
+    return Model(
+        successors=seen.successors,
+        visits=seen.pair.visits,
+        reward=_share(pair, 1.0 - by_arrival),
+        landing=_share(arrival, by_arrival),
+        onward=_going_on(arrival_ends, ends_by_arrival),
+        stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
+        bounds=bounds_of(seen, prior),
+        by_arrival=by_arrival,
+        outcomes=outcomes(seen, prior),
+        origins=origin_weights(seen, prior, spec),
+        leads=None if seen.strides is None else leads(seen.strides, spec, seen.met),
+        met=seen.met,
+        unmet_share=1.0 - seen.met.sum() / num_states(spec),
+        mask=spec.state_mask[:, None] & spec.action_mask,
+        strength=pair.strength,
+        fresh_strength=pair.fresh_strength,
+        arrival_strength=arrival.strength,
+    )
+
+
+def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Means:
+    """Hopes for what was never tried do not grow by how bad other things turned out to be.
+
+    A hole that costs a hundred makes rewards scatter, and to a normal prior it promises that hundred as
+    much as it threatens it. Only the scatter above the mean does.
+    """
+    down = share * (means.between - means.upward)
+    return means._replace(
+        variance=jnp.where(tally.visits > 0, means.variance, means.variance - down),
+        fresh_variance=means.fresh_variance - down,
+    )
+
+
+def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
+    """The values that rewards are known to have, and how sure that is."""
+    hold = jnp.where(seen.binary & seen.told_two, prior.stays_two, 0.0)
+    low, high = (jnp.where(hold > 0, value, 0.0) for value in (seen.lowest, seen.highest))
+    return Bounds(low, high, hold)
+
+
+def _share(means: Means, probability: Float[Array, ""]) -> Moments:
+    """The part of rewards that this explanation has, where it is open which one holds."""
+    return Moments(*(probability * part for part in means[:4]))
+
+
+def _going_on(ends: Rates, probability: Float[Array, ""]) -> Moments:
+    """Probability of going on where this explanation of the ends holds with ``probability``.
+
+    Each of the two counts with the power of its probability (a logarithmic pool): what both call an
+    end is one.
+    """
+    mean, fresh = ((1.0 - rate) ** probability for rate in (ends.mean, ends.fresh_mean))
+    return Moments(mean, probability * ends.variance, fresh, probability * ends.fresh_variance)
