@@ -87,6 +87,7 @@ def test_lifetimes_are_successive_episodes_of_one_task(family):
     np.testing.assert_array_equal(starts, 0.0)
 
 
+@pytest.mark.slow
 def test_what_random_logs_show_is_enough_to_adapt(family):
     """One pull tells the task: all later ones pay."""
     agent = meta_train(family, env_steps=60_000, seed=0, **SETTINGS)
