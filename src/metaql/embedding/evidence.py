@@ -262,12 +262,15 @@ def _reward_means(
     mean = mean / (prior.mean_weight + number)
     chance = noise / jnp.maximum(tally.visits, 1.0)
     spread = jnp.where(visited, jnp.square(each - mean) - chance, 0.0).sum()
-    between = prior.between_weight * prior.between * unit**2 + jnp.maximum(spread, 0.0)
-    between = between / (prior.between_weight + number) + _TINY * unit**2
-    above = jnp.square(jnp.maximum(each - mean, 0.0))
-    above = jnp.maximum(jnp.where(visited, 2.0 * above - chance, 0.0).sum(), 0.0)
-    above = prior.between_weight * prior.between * unit**2 + above
-    upward = jnp.minimum(above / (prior.between_weight + number) + _TINY * unit**2, between)
+    above = 2.0 * jnp.square(jnp.maximum(each - mean, 0.0))
+    above = jnp.where(visited, above - chance, 0.0).sum()
+
+    def with_prior(scatter: Float[Array, ""]) -> Float[Array, ""]:
+        total = prior.between_weight * prior.between * unit**2 + jnp.maximum(scatter, 0.0)
+        return total / (prior.between_weight + number) + _TINY * unit**2
+
+    between = with_prior(spread)
+    upward = jnp.minimum(with_prior(above), between)
     strength, fresh_strength = noise / between, fresh_noise / between
     weight = tally.visits + strength
     posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)

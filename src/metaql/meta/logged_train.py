@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,6 +29,7 @@ from metaql.meta.recurrent_step import (
     adjusted,
     optimizer_for,
     split_learner,
+    stepped,
 )
 from metaql.meta.replay import Lifetimes, lifetimes_of, replay_loss
 from metaql.policy.recurrentq import RecurrentQ
@@ -130,9 +131,7 @@ def _learned(
             learner = eqx.combine(weights, rest)
             return replay_loss(learner, lives, config, config.conservative, cut=True)
 
-        loss, slope = jax.value_and_grad(loss_of)(weights)
-        change, optimizer = tool.update(slope, optimizer, cast(Any, weights))
-        return (eqx.apply_updates(weights, change), optimizer), loss
+        return stepped(tool, loss_of, weights, optimizer)
 
     keys = jax.random.split(key_draw, config.epochs * config.minibatches)
     (weights, optimizer), losses = jax.lax.scan(update, (weights, state.optimizer), keys)

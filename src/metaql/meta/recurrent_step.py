@@ -8,6 +8,7 @@ ends.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import equinox as eqx
@@ -92,11 +93,16 @@ def begin_lives(
     """
     key_task, key_budget, key_life = jax.random.split(key, 3)
     count, (low, high) = config.lifetimes, config.episodes
-    index = jax.random.randint(key_task, (count,), 0, bank.horizon.shape[0])
-    tasks = jax.tree.map(lambda x: x[index], bank)
+    tasks = drawn_from(bank, key_task, count)
     budget = jax.random.randint(key_budget, (count,), 1 if first else low, high + 1)
     keys = jax.random.split(key_life, count)
     return tasks, jax.vmap(begin, in_axes=(None, 0, 0, 0))(learner, tasks, keys, budget)
+
+
+def drawn_from(bank: Any, key: PRNGKey, number: int) -> Any:
+    """So many tasks of a bank ``[B, ...]``, drawn with replacement, ``[number, ...]``."""
+    index = jax.random.randint(key, (number,), 0, bank.horizon.shape[0])
+    return jax.tree.map(lambda x: x[index], bank)
 
 
 def live_segment(
@@ -273,6 +279,18 @@ def _renewed(
     return jax.tree.map(pick, fresh, (state.tasks, old))
 
 
+def stepped(
+    tool: optax.GradientTransformation,
+    loss_of: Callable[[RecurrentQ], Float[Array, ""]],
+    weights: RecurrentQ,
+    optimizer: Any,
+) -> tuple[tuple[RecurrentQ, Any], Float[Array, ""]]:
+    """Weights and the optimizer's state after one gradient step, and the loss before it."""
+    loss, slope = jax.value_and_grad(loss_of)(weights)
+    change, optimizer = tool.update(slope, optimizer, cast(Any, weights))
+    return (eqx.apply_updates(weights, change), optimizer), loss
+
+
 def _learn(
     learner: RecurrentQ,
     optimizer: Any,
@@ -293,9 +311,7 @@ def _learn(
         def loss_of(weights: RecurrentQ) -> Float[Array, ""]:
             return segment_loss(eqx.combine(weights, rest), *batch)
 
-        loss, slope = jax.value_and_grad(loss_of)(weights)
-        change, optimizer = tool.update(slope, optimizer, cast(Any, weights))
-        return (eqx.apply_updates(weights, change), optimizer), loss
+        return stepped(tool, loss_of, weights, optimizer)
 
     lived = segments.alive.any(-1)
 

@@ -23,6 +23,7 @@ from metaql.meta.recurrent_step import (
     RecurrentState,
     Segment,
     adjusted,
+    drawn_from,
     exploring,
     split_learner,
 )
@@ -93,8 +94,7 @@ def _moved(
     key, key_task, key_live, key_adapt = jax.random.split(state.key, 4)
     learner = exploring(state.learner, state.iteration, config)
     count = config.lifetimes
-    index = jax.random.randint(key_task, (count,), 0, bank.horizon.shape[0])
-    tasks = jax.tree.map(lambda leaf: leaf[index], bank)
+    tasks = drawn_from(bank, key_task, count)
     lived = lived_in(
         learner,
         tasks,

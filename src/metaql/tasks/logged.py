@@ -95,8 +95,6 @@ class LoggedFamily:
                 "Name the tasks: {name: log, ...}.",
             )
         host = open_vectors(env, levels)
-        if not isinstance(host, VectorEnvironment):  # pragma: no cover
-            raise TypeError(host)
         self.name, self.levels, self.host = name, tuple(levels), host
         self.tasks = list(datasets)
         columns = [_checked(host, _read(datasets[task], task), task) for task in datasets]

@@ -133,7 +133,7 @@ def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def open_vectors(
     env: Any, levels: tuple[float, ...] | None = None, **kwargs: Any
-) -> HostEnvironment:
+) -> VectorEnvironment:
     """Open a Gymnasium environment whose observations are vectors.
 
     Args:
@@ -153,6 +153,7 @@ def open_vectors(
     """
     if isinstance(env, HostEnvironment):
         refuse_options(kwargs)
-        same = isinstance(env, VectorEnvironment) and env.levels == levels
-        return env if same else VectorEnvironment(env.env, levels)
+        if isinstance(env, VectorEnvironment) and env.levels == levels:
+            return env
+        return VectorEnvironment(env.env, levels)
     return VectorEnvironment(plain_environment(env, kwargs), levels)
