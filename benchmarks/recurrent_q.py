@@ -6,8 +6,8 @@ Protocol, fixed beforehand:
   goals, as published, each goal once. Bayes-optimal: 4.000, then 11.071 three times, 37.214 in all (a test
   proves it).
 - *Dark Room* (arXiv 2210.14215): 9x9, 20 steps, from the centre, 10 episodes; 80 goals, 11 of them held out.
-- *Dark Key-to-Door* (same paper): 9x9, 50 steps, from anywhere, 10 episodes; key 1, then door 1; 256 rooms in
-  which the door lies another way from the key than in any training room.
+- *Dark Key-to-Door* (same paper): 9x9, 50 steps, from anywhere, 10 episodes; key 1, then door 1; 256 rooms of
+  which no pair of key and door was trained on.
 - *CartPole*, *Acrobot* and *Pendulum* with hidden physics, 3 episodes of 200 steps: 256 held-out tasks, as
   many beyond the range, and Gymnasium's own environment.
 

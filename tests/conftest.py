@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 # Before JAX is imported. Tests compile hundreds of programs and run each for moments.
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+# What users run, optimised programs, the slow tests and the examples run in CI: see `.ci/run`.
+QUICKLY = (
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=4",
+)
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICKLY))
 
 MAPPINGS, MANY = Path("/proc/self/maps"), 20_000
 """Every compiled program holds mappings of memory; Linux gives a process 65,530."""

@@ -46,6 +46,10 @@ class CheckpointError(MetaQLError):
     """A checkpoint that is damaged, incomplete or of another format version."""
 
 
+class NoAgentError(CheckpointError, UnknownNameError):
+    """Nothing under this name or path is an agent."""
+
+
 class EnvironmentFaultError(MetaQLError):
     """An environment that broke its own contract: NaN, a state outside its space, an exception."""
 

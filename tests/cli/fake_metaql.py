@@ -49,10 +49,12 @@ def meta_train(
 
 
 def load(path):
-    if path != "finite" and not Path(path).exists():
-        from metaql.errors import CheckpointError
+    from metaql.errors import CheckpointError, NoAgentError
 
-        raise CheckpointError("A saved agent must exist.", f"{path} does not.", "Train one first.")
+    if path == "damaged":
+        raise CheckpointError("A checkpoint must be whole.", f"{path} is not.", "Load another one.")
+    if path != "finite" and not Path(path).exists():
+        raise NoAgentError("A saved agent must exist.", f"{path} does not.", "Train one first.")
     return Agent()
 
 

@@ -62,7 +62,10 @@ def trained(capfd, *words):
         (("train", "frozen_lake", "--resume", "nowhere"), ("--resume",)),
         (("train", "frozen_lake", "--config", "nowhere.toml"), ("nowhere.toml",)),
         (("adapt", "FrozenLake-v1", "--agent", "newest"), ("runs",)),
+        (("adapt", "FrozenLake-v1", "--agent", "nowhere"), ("nowhere",)),
         (("adapt", "FrozenLake-v1", "--episodes", "0"), ("--episodes", "0")),
+        (("adapt", "FrozenLake-v1", "--episodes", "2.5"), ("--episodes", "'2.5' is not a whole")),
+        (("adapt", "FrozenLake-v1", "--seed", "1.0"), ("--seed", "'1.0' is not a whole")),
         (("train", "frozen_lake", "--seed", "-1"), ("--seed", "-1")),
         (("adapt", "FrozenLak-v1", "--agent", "."), ("FrozenLak-v1", "FrozenLake-v1")),
         (("evaluate", "nowhere"), ("nowhere",)),
@@ -130,9 +133,9 @@ def test_unexpected_failure_is_exit_code_1_with_one_message(capfd, monkeypatch):
 
 
 def test_failed_work_is_exit_code_1(capfd):
-    code, _, err = run(capfd, "adapt", "FrozenLake-v1", "--agent", "nowhere")
+    code, _, err = run(capfd, "adapt", "FrozenLake-v1", "--agent", "damaged")
     assert code == 1
-    assert "nowhere" in err
+    assert "damaged" in err
     assert "Traceback" not in err
 
 

@@ -204,8 +204,9 @@ def test_an_agent_comes_back_as_it_was_saved(agent, adapted, tmp_path):
 
 
 def test_what_is_no_agent_is_a_checkpoint_error(tmp_path):
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(CheckpointError, match="does not exist") as caught:
         load(tmp_path / "nowhere")
+    assert caught.value.exit_code == 2
     with pytest.raises(CheckpointError, match="Did you mean 'finite'"):
         load("finit")
     (tmp_path / "notes.txt").write_text("nothing")

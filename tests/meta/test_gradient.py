@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax
@@ -23,15 +24,18 @@ from metaql.tasks.families import CartPole
 FAMILY = CartPole(horizon=20)
 CONFIG = RecurrentConfig(hidden=8, width=8)
 KEY = jax.random.key(5)
+ADAPTED, LOSS = eqx.filter_jit(adapted_weights), eqx.filter_jit(replay_loss)
 
 
+@functools.cache
 def fresh():
     return RecurrentQ(KEY, sight=Sight(entries=4), actions=(2,), sizes=Sizes(8, 8))
 
 
-def lifetimes(learner, number=4):
-    tasks, keys = FAMILY.tasks(KEY, number), jax.random.split(KEY, number)
-    return lived_in(learner, tasks, keys, episodes=3, length=60)
+@functools.cache
+def lifetimes():
+    tasks, keys = FAMILY.tasks(KEY, 4), jax.random.split(KEY, 4)
+    return lived_in(fresh(), tasks, keys, episodes=3, length=60)
 
 
 def weights(learner):
@@ -67,39 +71,39 @@ def test_what_is_alike_counts_in_full_and_what_is_not_hardly():
 
 def test_lifetimes_of_the_same_task_weigh_most():
     learner = fresh()
-    own = lifetimes(learner)
+    own = lifetimes()
     flipped = jax.tree.map(lambda x: x, own)
     seen = own.note.transition
     other = seen._replace(state=-5.0 * seen.state, next_state=-5.0 * seen.next_state)
     strange = flipped._replace(note=own.note._replace(transition=other))
     replay = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), own, strange)
-    weight = alike(learner, own, replay).weight
+    weight = eqx.filter_jit(alike)(learner, own, replay).weight
     assert weight[:4].mean() > 2 * weight[4:].mean()
 
 
 def test_steps_lower_the_loss_on_the_new_task():
     learner = fresh()
-    own = lifetimes(learner)
+    own = lifetimes()
     how = GradientSteps(steps=100, learning_rate=1e-2, batch=0, proximal=0.0)
-    later, effective = adapted_weights(learner, own, None, KEY, CONFIG, how)
+    later, effective = ADAPTED(learner, own, None, KEY, CONFIG, how)
     assert effective == 0
-    before, after = (replay_loss(each, own, CONFIG) for each in (learner, later))
+    before, after = (LOSS(each, own, CONFIG) for each in (learner, later))
     assert after < 0.5 * before
     held = dataclasses.replace(how, proximal=1e4)
-    stayed, _ = adapted_weights(learner, own, None, KEY, CONFIG, held)
+    stayed, _ = ADAPTED(learner, own, None, KEY, CONFIG, held)
     moved = [np.linalg.norm(weights(each) - weights(learner)) for each in (later, stayed)]
     assert moved[1] < 0.2 * moved[0]
     none = dataclasses.replace(how, steps=0)
-    same, _ = adapted_weights(learner, own, None, KEY, CONFIG, none)
+    same, _ = ADAPTED(learner, own, None, KEY, CONFIG, none)
     np.testing.assert_array_equal(weights(same), weights(learner))
 
 
 def test_the_replay_takes_part():
     learner = fresh()
-    own = lifetimes(learner)
+    own = lifetimes()
     how = GradientSteps(steps=5, batch=2)
-    alone, _ = adapted_weights(learner, own, None, KEY, CONFIG, how)
-    both, effective = adapted_weights(learner, own, own, KEY, CONFIG, how)
+    alone, _ = ADAPTED(learner, own, None, KEY, CONFIG, how)
+    both, effective = ADAPTED(learner, own, own, KEY, CONFIG, how)
     assert 0 < effective <= 1
     assert np.abs(weights(alone) - weights(both)).max() > 1e-6
 

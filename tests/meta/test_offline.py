@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from metaql.errors import DatasetError
+from metaql.errors import DatasetError, UsageError
 from metaql.meta.offline import read_dataset
 
 
@@ -92,6 +92,12 @@ def test_minari_is_read_by_its_episodes():
 def test_what_is_no_log_is_named(change, words):
     with pytest.raises(DatasetError, match=words):
         read_dataset(corridor() | change, num_states=3, num_actions=2)
+
+
+@pytest.mark.parametrize("sizes", [{"num_states": 12.0}, {"num_actions": 0}, {"horizon": True}])
+def test_sizes_are_whole_numbers(sizes):
+    with pytest.raises(UsageError, match=f"`{next(iter(sizes))}` must be an integer, at least 1"):
+        read_dataset(corridor(), **sizes)
 
 
 def test_an_incomplete_or_empty_log_is_named():

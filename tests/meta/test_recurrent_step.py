@@ -27,6 +27,10 @@ from metaql.policy.recurrentq import RecurrentQ, Sizes
 from metaql.qlearning.td import lambda_returns
 from metaql.tasks.families import CartPole, Chain, GridNavi
 
+BEGIN, START = eqx.filter_jit(begin), eqx.filter_jit(begin_lives)
+LIVE, REPLAYED = eqx.filter_jit(live_segment), eqx.filter_jit(replayed_values)
+ABREAST = eqx.filter_jit(jax.vmap(live_segment, in_axes=(None, 0, 0, None)))
+STEP, LOSS = eqx.filter_jit(live_step), eqx.filter_jit(segment_loss)
 KEY = jax.random.key(0)
 CONFIG = RecurrentConfig(
     lifetimes=8, segment_steps=24, minibatches=2, hidden=8, width=8, bank=16, episodes=(2, 3)
@@ -46,7 +50,7 @@ def learner_for(family, epsilon=0.3):
 
 def state_for(family, config=CONFIG):
     learner, bank = learner_for(family), family.tasks(KEY, config.bank)
-    tasks, lives = begin_lives(learner, bank, KEY, config, first=True)
+    tasks, lives = START(learner, bank, KEY, config, first=True)
     optimizer = optimizer_for(config).init(split_learner(learner)[0])
     zero = jnp.zeros((), jnp.int32)
     return bank, RecurrentState(learner, optimizer, tasks, lives, KEY, zero)
@@ -56,16 +60,16 @@ def state_for(family, config=CONFIG):
 def test_a_replayed_segment_has_the_values_of_the_steps(family):
     """What `adapt` computes step by step is what training sees, to rounding."""
     learner, task = learner_for(family), family.sample(KEY, "train")
-    first, _ = live_segment(learner, task, begin(learner, task, KEY, 9), CONFIG)
+    first, _ = LIVE(learner, task, BEGIN(learner, task, KEY, 9), CONFIG)
     life, values, actions = first, [], []
     for _ in range(CONFIG.segment_steps):
         values.append(learner.values(life.memory, task.observe(life.state)))
-        life, record = live_step(learner, task, life, life.memory)
+        life, record = STEP(learner, task, life, life.memory)
         actions.append(int(record.transition.action))
-    again, segment = live_segment(learner, task, first, CONFIG)
+    again, segment = LIVE(learner, task, first, CONFIG)
     assert np.asarray(segment.note.transition.action).tolist() == actions
     np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
-    replayed = learner.scale * replayed_values(learner, first.memory, segment.note)
+    replayed = learner.scale * REPLAYED(learner, first.memory, segment.note)
     np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
 
 
@@ -75,14 +79,12 @@ def test_staggered_ends_in_a_batch_change_nothing():
     learner, tasks = learner_for(family, epsilon=1.0), family.tasks(KEY, 6)
     keys = jax.random.split(KEY, 6)
     lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, keys, 3)
-    later, batch = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(
-        learner, tasks, lives, _long()
-    )
+    later, batch = ABREAST(learner, tasks, lives, _long())
     ends = np.asarray(batch.note.transition.terminated)
     assert len({tuple(row) for row in ends}) > 3
     for index in range(6):
         task = jax.tree.map(lambda x, i=index: x[i], tasks)
-        life, alone = live_segment(learner, task, begin(learner, task, keys[index], 3), _long())
+        life, alone = LIVE(learner, task, BEGIN(learner, task, keys[index], 3), _long())
         np.testing.assert_array_equal(ends[index], alone.note.transition.terminated)
         np.testing.assert_allclose(batch.target[index], alone.target, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(later.memory.hidden[index], life.memory.hidden, atol=1e-5)
@@ -95,10 +97,10 @@ def _long():
 def test_returns_go_on_across_episodes_and_end_with_the_lifetime():
     family = GridNavi.toy()  # 8 steps an episode
     learner, task = learner_for(family), family.sample(KEY, "train")
-    _, segment = live_segment(learner, task, begin(learner, task, KEY, 2), CONFIG)
+    _, segment = LIVE(learner, task, BEGIN(learner, task, KEY, 2), CONFIG)
     reward, alive = (np.asarray(x) for x in (segment.note.transition.reward, segment.alive))
     assert alive.tolist() == [True] * 16 + [False] * 8
-    best = np.asarray(replayed_values(learner, begin(learner, task, KEY, 2).memory, segment.note))
+    best = np.asarray(REPLAYED(learner, BEGIN(learner, task, KEY, 2).memory, segment.note))
     best = 3.0 * best.max(-1)  # the scale
     expected = np.zeros(17)
     for t in reversed(range(16)):
@@ -114,7 +116,7 @@ def test_the_last_step_of_a_segment_bootstraps_from_what_follows():
     family = GridNavi.toy()
     learner, task = learner_for(family), family.sample(KEY, "train")
     config = RecurrentConfig(lifetimes=8, segment_steps=8, minibatches=2)
-    life, segment = live_segment(learner, task, begin(learner, task, KEY, 2), config)
+    life, segment = LIVE(learner, task, BEGIN(learner, task, KEY, 2), config)
     # The episode has just been truncated: the start of the next one is what follows.
     assert bool(segment.note.transition.truncated[-1])
     onward = float(learner.values(life.memory, task.observe(life.state)).max())
@@ -126,24 +128,25 @@ def test_the_last_step_of_a_segment_bootstraps_from_what_follows():
 def test_dead_steps_count_for_nothing():
     family = GridNavi.toy()
     learner, task = learner_for(family), family.sample(KEY, "train")
-    life = begin(learner, task, KEY, 2)
-    _, segment = live_segment(learner, task, life, CONFIG)
+    life = BEGIN(learner, task, KEY, 2)
+    _, segment = LIVE(learner, task, life, CONFIG)
     starts, batch = jax.tree.map(lambda x: x[None], (life.memory, segment))
     spoilt = batch._replace(target=jnp.where(batch.alive, batch.target, 1e6))
-    assert float(segment_loss(learner, starts, spoilt)) == float(
-        segment_loss(learner, starts, batch)
-    )
+    assert float(LOSS(learner, starts, spoilt)) == float(LOSS(learner, starts, batch))
+
+
+EPISODE = RecurrentConfig(
+    lifetimes=8, segment_steps=8, minibatches=2, hidden=8, width=8, bank=16, episodes=(2, 2)
+)
+"""A segment is one episode of the toy grid."""
 
 
 def test_only_what_is_over_is_renewed():
-    config = RecurrentConfig(
-        lifetimes=8, segment_steps=8, minibatches=2, hidden=8, width=8, bank=16, episodes=(2, 2)
-    )
-    bank, state = state_for(GridNavi.toy(), config)
+    bank, state = state_for(GridNavi.toy(), EPISODE)
     budgets = np.asarray(state.lives.episodes)
     assert set(budgets) == {1, 2}  # the first ones are shorter by lot
-    once, _ = recurrent_step(bank, state, config)
-    twice, _ = recurrent_step(bank, once, config)
+    once, _ = recurrent_step(bank, state, EPISODE)
+    twice, _ = recurrent_step(bank, once, EPISODE)
     np.testing.assert_array_equal(once.lives.episode, np.ones(8))
     np.testing.assert_array_equal(np.asarray(twice.lives.episode), np.where(budgets == 1, 1, 2))
     same = np.array_equal(
@@ -157,7 +160,7 @@ def test_units_follow_what_was_lived_and_values_stay():
     family = CartPole.toy()
     learner, tasks = learner_for(family), family.tasks(KEY, 4)
     lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, jax.random.split(KEY, 4), 3)
-    _, segments = jax.vmap(live_segment, in_axes=(None, 0, 0, None))(learner, tasks, lives, CONFIG)
+    _, segments = ABREAST(learner, tasks, lives, CONFIG)
     after = adjusted(learner, segments, 0.9)
     assert float(after.unit) == 2.0  # the largest so far; here all are 1
     assert float(after.scale) == pytest.approx(2.0 * 0.25 / 0.1)
@@ -168,9 +171,9 @@ def test_units_follow_what_was_lived_and_values_stay():
 
 
 def test_gradients_move_weights_and_nothing_else():
-    bank, state = state_for(GridNavi.toy())
-    start, _ = recurrent_step(bank, state, CONFIG)
-    after, figures = recurrent_step(bank, start, CONFIG)
+    bank, state = state_for(GridNavi.toy(), EPISODE)
+    start, _ = recurrent_step(bank, state, EPISODE)
+    after, figures = recurrent_step(bank, start, EPISODE)
     assert float(figures.epsilon) < 1.0
     before, later = (split_learner(each.learner) for each in (state, after))
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before[0], later[0])

@@ -74,6 +74,11 @@ def test_the_seed_decides(trained):
     assert bits(train(seed=4)) != bits(trained[1])
 
 
+def test_other_sizes_on_resuming_are_named(trained):
+    with pytest.raises(CheckpointError, match=r"hidden was \d+, asked for 5"):
+        train(run=trained[0], resume=True, hidden=5)
+
+
 def test_resuming_nothing_is_refused(tmp_path):
     with pytest.raises(CheckpointError):
         train(run=tmp_path, resume=True)

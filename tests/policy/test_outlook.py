@@ -29,6 +29,10 @@ from metaql.tasks.families import Worlds
 from metaql.tasks.finite import finite_task
 from metaql.types import TaskSpec, Transition
 
+LEARN, UPDATE = eqx.filter_jit(FiniteQ.learn), eqx.filter_jit(FiniteQ.update)
+REPLAN, BELIEVED = eqx.filter_jit(FiniteQ.replan), eqx.filter_jit(FiniteQ.believed)
+INIT, SWEEP, HOPES = eqx.filter_jit(FiniteQ.init), eqx.filter_jit(sweep), eqx.filter_jit(hopes)
+
 
 def random_task(horizon, seed=0, states=5, actions=3, ends=0.1):
     rng = np.random.default_rng(seed)
@@ -43,7 +47,7 @@ def watched(horizon, visits=20_000, scale=1.0, shift=0):
     """A learner's memory after very many transitions of every pair, put together in closed form."""
     task = random_task(horizon)
     learner = untrained()
-    memory = learner.init(jax.random.key(0), task.spec(100))
+    memory = INIT(learner, jax.random.key(0), task.spec(100))
     seen, many = memory.evidence, jnp.full((5, 3), float(visits))
     ends = (task.transition * task.termination).sum(-1) * visits
     mean = scale * (task.transition * task.reward).sum(-1)
@@ -66,7 +70,7 @@ def watched(horizon, visits=20_000, scale=1.0, shift=0):
 
 def test_where_all_is_known_values_are_the_discounted_optimum():
     task, learner, memory = watched(50)
-    believed = eqx.filter_jit(learner.believed)(memory).q
+    believed = BELIEVED(learner, memory).q
     best = exact.optimal_q(task, 1.0 - 1.0 / 50)
     np.testing.assert_allclose(believed, best, rtol=0.01, atol=0.01)
 
@@ -77,7 +81,7 @@ def test_where_steps_are_told_no_more_of_them_are_left(told, lived, left):
     key = jax.random.key(0)
 
     def expected(spec):
-        memory = untrained().init(key, spec)
+        memory = INIT(untrained(), key, spec)
         evidence = memory.evidence._replace(steps=jnp.asarray(float(lived)))
         return float(untrained().outlook(memory._replace(evidence=evidence))[0])
 
@@ -87,10 +91,10 @@ def test_where_steps_are_told_no_more_of_them_are_left(told, lived, left):
 
 def test_short_horizons_are_planned_to_the_very_end():
     task, learner, memory = watched(7)
-    believed = eqx.filter_jit(learner.believed)(memory).q
+    believed = BELIEVED(learner, memory).q
     np.testing.assert_allclose(believed, exact.plan_horizon(exact.model_of(task), 7), atol=0.01)
     at_four = memory._replace(clock=memory.clock._replace(step=jnp.asarray(3.0)))
-    acting = eqx.filter_jit(learner.replan)(at_four).plan.q
+    acting = REPLAN(learner, at_four).plan.q
     extra = np.asarray(acting - exact.plan_horizon(exact.model_of(task), 4))
     assert (extra > -0.01).all()  # what is left of optimism only adds
     assert extra.max() < 0.15
@@ -124,8 +128,8 @@ def test_optimism_only_adds(world):
     plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
     lift = learner.lift(memory, model)
     for _ in range(30):
-        plain = sweep(model, hopes(model, flat(model)), plain, discount, endless)
-        lifted = sweep(model, hopes(model, lift), lifted, discount, endless)
+        plain = SWEEP(model, HOPES(model, flat(model)), plain, discount, endless)
+        lifted = SWEEP(model, HOPES(model, lift), lifted, discount, endless)
     assert (np.asarray(lifted.q - plain.q)[np.asarray(model.mask)] >= -1e-4).all()
 
 
@@ -183,12 +187,11 @@ def test_what_comes_after_the_lifetime_is_worth_nothing():
     task, learner, memory = watched(50)
     spec = memory.spec._replace(steps=memory.evidence.steps.astype(jnp.int32) + 8)
     late = memory._replace(spec=spec)
-    replan = eqx.filter_jit(learner.replan)
     for _ in range(50):
-        late = replan(late)
+        late = REPLAN(learner, late)
     np.testing.assert_allclose(late.plan.q, exact.optimal_q(task, 0.75), rtol=0.05, atol=0.05)
-    believed = eqx.filter_jit(learner.believed)
-    np.testing.assert_allclose(believed(late).q, believed(memory).q, rtol=1e-3)
+    found, before = (BELIEVED(learner, each).q for each in (late, memory))
+    np.testing.assert_allclose(found, before, rtol=1e-3)
 
 
 def test_values_stay_finite_where_optimism_could_feed_on_itself():
@@ -206,17 +209,16 @@ def test_values_stay_finite_where_optimism_could_feed_on_itself():
 def test_an_end_is_worth_nothing_after_it_and_a_truncation_is():
     task = random_task(50, ends=0.0)
     learner = untrained()
-    see = eqx.filter_jit(learner.update)
 
     def after(terminated):
-        memory = learner.init(jax.random.key(0), task.spec(5))
+        memory = INIT(learner, jax.random.key(0), task.spec(5))
         for onto, end in ((1, False), (2, terminated)) * 15:
             zero = jnp.zeros((), jnp.int32)
             flags = (jnp.asarray(end), jnp.asarray(onto == 2 and not end))
             reward = jnp.asarray(1.0)
             moved = Transition(zero + onto - 1, zero, reward, zero + onto, *flags)
-            memory = see(jax.random.key(0), memory, moved)
-        return eqx.filter_jit(learner.believed)(memory).q[1, 0]
+            memory = UPDATE(learner, jax.random.key(0), memory, moved)
+        return BELIEVED(learner, memory).q[1, 0]
 
     assert float(after(True)) < 1.5
     assert float(after(False)) > 3.0
@@ -227,12 +229,11 @@ def coins(wins, losses, stays_two=1.0):
     prior = eqx.tree_at(lambda p: p.stays_two, broad(), jnp.asarray(stays_two))
     learner = FiniteQ(prior, untrained().curiosity)
     task = finite_task(np.ones((1, 4, 1)), np.zeros((1, 4)), horizon=1)
-    memory = learner.init(jax.random.key(0), task.spec(500))
-    see, no = eqx.filter_jit(learner.update), jnp.zeros((), bool)
+    memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
     for won in [1.0] * wins + [0.0] * losses:
         zero = jnp.zeros((), jnp.int32)
         pulled = Transition(zero, zero, jnp.asarray(won), zero, no, ~no)
-        memory = see(jax.random.key(0), memory, pulled)
+        memory = UPDATE(learner, jax.random.key(0), memory, pulled)
     return np.asarray(memory.plan.q[0])
 
 
@@ -263,17 +264,16 @@ def corridor(numbers):
         ring[state, 1, min(state + 1, 13)] = 1.0
     task = finite_task(ring, np.zeros((14, 2)), horizon=50)
     learner = FiniteQ(broad(), untrained().curiosity, slots=4)
-    learn = eqx.filter_jit(learner.learn)
     spec = task.spec(9)._replace(numbers=jnp.asarray(numbers, jnp.int32))
-    memory = learner.init(jax.random.key(0), spec)
+    memory = INIT(learner, jax.random.key(0), spec)
     no = jnp.zeros((), bool)
     steps = [(s, 1, s + 1, 0.0) for s in range(10)] + [(s, 0, s - 1, 0.0) for s in range(10, 0, -1)]
     steps += [(12, 0, 11, 0.0), (13, 0, 12, 0.0), (13, 1, 13, 1.0)] * 2
     for state, action, onto, reward in steps:
         numbers = (jnp.asarray(x, jnp.int32) for x in (state, action))
         moved = Transition(*numbers, jnp.asarray(reward), jnp.asarray(onto, jnp.int32), no, no)
-        memory = learn(memory, moved)
-    return np.asarray(eqx.filter_jit(learner.believed)(memory).q)
+        memory = LEARN(learner, memory, moved)
+    return np.asarray(BELIEVED(learner, memory).q)
 
 
 def test_an_untried_pair_is_worth_what_its_stride_leads_to():

@@ -68,6 +68,8 @@ def test_splits_share_no_pair_and_use_all(family):
     everything = cells * (cells - 1)
     assert sum(map(len, found.values())) > 0.9 * everything
     assert len(found["train"]) > 0.65 * everything
+    # No direction is kept from training: a rule that can be seen would be learned.
+    assert {(door - key) % cells for key, door in found["train"]} == set(range(1, cells))
 
 
 def test_episodes_start_anywhere_without_the_key():

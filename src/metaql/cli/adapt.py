@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from metaql.cli.options import Common, key_values
+from metaql.cli.options import Common, key_values, whole
 from metaql.cli.output import number
 from metaql.errors import UsageError
 
@@ -40,9 +40,7 @@ def adapt(
     ] = DEFAULT_AGENT,
     episodes: Annotated[
         int | None,
-        Parameter(
-            help="Episodes for this task; default: 50, a recurrent agent as many as trained on."
-        ),
+        whole(help="Episodes for this task; default: 50, a recurrent agent as many as trained on."),
     ] = None,
     env_option: Annotated[
         tuple[str, ...],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from metaql.cli.options import Common
+from metaql.cli.options import Common, whole
 from metaql.cli.progress import Progress
 from metaql.cli.quickstart import as_document, print_findings
 from metaql.cli.training import STARTING, command_line, read, versions
@@ -26,16 +26,14 @@ def evaluate(
     run: Annotated[Path, Parameter(help="A run folder: RUNS_DIR/FAMILY/TIME-sSEED.")],
     /,
     *,
-    runs: Annotated[int, Parameter(help="Lifetimes per learner.")] = 200,
+    runs: Annotated[int, whole(help="Lifetimes per learner.")] = 200,
     episodes: Annotated[
         int | None,
-        Parameter(
-            help="Episodes per lifetime; default: 20, a recurrent agent as many as trained on."
-        ),
+        whole(help="Episodes per lifetime; default: 20, a recurrent agent as many as trained on."),
     ] = None,
     task: Annotated[
         int | None,
-        Parameter(help="Number of a test task; default: the family's own held-out task, else 0."),
+        whole(help="Number of a test task; default: the family's own held-out task, else 0."),
     ] = None,
     out: Annotated[
         Path | None, Parameter(help="Where to write the report; default: RUN/evaluation.html.")

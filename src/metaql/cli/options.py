@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from metaql.cli.output import Output
 from metaql.errors import UsageError
@@ -16,12 +16,26 @@ from metaql.errors import UsageError
 COMMON = Group("Common options", sort_key=9)
 
 
+def _whole(hint: Any, tokens: Sequence[Token]) -> int:
+    """An integer and nothing else: by default a number with a fraction would be rounded."""
+    del hint
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
+
+
+def whole(**more: Any) -> Parameter:
+    """What `Parameter` takes, for an option that counts something."""
+    return Parameter(converter=_whole, **more)
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Common:
     """Options every working command has."""
 
-    seed: Annotated[int, Parameter(group=COMMON, help="Everything random follows from it.")] = 0
+    seed: Annotated[int, whole(group=COMMON, help="Everything random follows from it.")] = 0
     json: Annotated[
         bool,
         Parameter(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from metaql.cli.options import Common, sections
+from metaql.cli.options import Common, sections, whole
 from metaql.cli.output import Output, number
 from metaql.cli.progress import Progress, duration
 from metaql.cli.training import STARTING, Plan, command_line, create, fit, versions
@@ -24,15 +24,15 @@ ENVIRONMENT = "FrozenLake-v1"
 EPISODES = 20
 """Episodes of a lifetime in the table."""
 ENV_STEPS = 1_500_000
-"""Meta-training steps that fit into five minutes on two cores, everything else included."""
+"""Meta-training steps that fit into two minutes on two cores, everything else included."""
 
 
 def quickstart(
     *,
     env_steps: Annotated[
-        int, Parameter(help="Environment steps of meta-training; more is better.")
+        int, whole(help="Environment steps of meta-training; more is better.")
     ] = ENV_STEPS,
-    runs: Annotated[int, Parameter(help="Lifetimes per learner in the table.")] = 200,
+    runs: Annotated[int, whole(help="Lifetimes per learner in the table.")] = 200,
     config: Annotated[
         Path | None, Parameter(help="TOML file with a table [train] of further settings.")
     ] = None,
@@ -41,7 +41,7 @@ def quickstart(
     ] = None,
     common: Common | None = None,
 ) -> None:
-    """Learn across random frozen lakes, then solve FrozenLake-v1 in a few episodes (5 minutes).
+    """Learn across random frozen lakes, then solve FrozenLake-v1 in a few episodes (2 minutes).
 
     Trains Q-learning agents on many maps, meta-trains on the same maps, adapts to Gymnasium's own
     map (which no map of the family equals) and compares with learners that start from nothing.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from metaql.cli.options import Common, key_values, sections
+from metaql.cli.options import Common, key_values, sections, whole
 from metaql.cli.output import Output
 from metaql.cli.progress import Progress
 from metaql.cli.training import STARTING, Plan, create, fit, read
@@ -33,7 +33,7 @@ def train(
         ),
     ] = "auto",
     env_steps: Annotated[
-        int | None, Parameter(help="Environment steps of meta-training, over all lifetimes.")
+        int | None, whole(help="Environment steps of meta-training, over all lifetimes.")
     ] = None,
     option: Annotated[
         tuple[str, ...],

@@ -298,8 +298,8 @@ def observed(state: Observation) -> Any:
 def check_request(count: int, seed: int, counted: str = "episodes") -> None:
     """Raise `UsageError` unless ``count`` and ``seed`` are integers in range."""
     for name, value, least in ((counted, count, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or value < least:
-            raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value}.")
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+            raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value!r}.")
 
 
 def _transition(state: Observation, action: HostAction, answer: HostStep) -> Transition:

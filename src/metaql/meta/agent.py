@@ -14,7 +14,7 @@ import jax
 
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
-from metaql.errors import CheckpointError, UsageError, unknown_name
+from metaql.errors import NoAgentError, UsageError, unknown_name
 from metaql.meta import finite_agent, recurrent_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
 from metaql.meta.finite_agent import FiniteAgent
@@ -141,7 +141,8 @@ def load(path: str | Path) -> AnyAgent:
         An agent of the class that was saved; all adapt in the same way.
 
     Raises:
-        CheckpointError: nothing there, or it is damaged or of another version.
+        NoAgentError: nothing there.
+        CheckpointError: it is damaged or of another version.
     """
     folder = _find(path)
     with warnings.catch_warnings():
@@ -178,7 +179,7 @@ def _find(path: str | Path) -> Path:
     names = ", ".join(shipped()) or "none"
     found = "holds no agent" if given.exists() else "does not exist"
     near = difflib.get_close_matches(str(path), shipped(), n=1)
-    raise CheckpointError(
+    raise NoAgentError(
         "An agent is a folder it was saved to, a run folder, or the name of a shipped agent.",
         f"{str(path)!r} {found} (shipped: {names}).",
         f"Did you mean {near[0]!r}?" if near else "Train one first: metaql train frozen_lake.",

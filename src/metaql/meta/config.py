@@ -10,6 +10,9 @@ from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 
+AnyFamily = TaskFamily | SimulatorFamily | LoggedFamily
+"""Pure functions, simulators stepped on the host, or logs alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MetaTrainConfig:
@@ -112,16 +115,14 @@ AGENTS = ("auto", "belief", "recurrent")
 """What can be meta-trained: see `metaql.meta_train`."""
 
 
-def config_class(
-    family: TaskFamily | SimulatorFamily | LoggedFamily, agent: str
-) -> type[MetaTrainConfig] | type[RecurrentConfig]:
+def config_class(family: AnyFamily, agent: str) -> type[MetaTrainConfig] | type[RecurrentConfig]:
     """The settings that training such an agent on such a family has.
 
     Raises:
         UnknownNameError: no such agent.
         ConfigError: an agent that cannot learn such a family.
     """
-    if not isinstance(family, TaskFamily | SimulatorFamily | LoggedFamily):
+    if not isinstance(family, AnyFamily):
         raise ConfigError(
             "`family` must be a family of tasks.",
             f"Got {family!r}.",

@@ -100,7 +100,10 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             raise checkpoint.CheckpointError("`resume` needs a `run` folder.", "Got none.")
         like = eqx.filter_eval_shape(self.blank)
         self._held.clear()  # what was filled while tracing holds no numbers
-        found = self.store.load_latest(like)
+        try:
+            found = self.store.load_latest(like)
+        except checkpoint.CheckpointError as error:
+            raise self._other_settings() or error from None
         if found.extra.get("seed", self.seed) != self.seed:
             raise checkpoint.CheckpointError(
                 "A run is resumed with the seed it was started with.",
@@ -108,6 +111,28 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
                 "Give that seed, or another `run` folder.",
             )
         return found.tree
+
+    def _other_settings(self) -> checkpoint.CheckpointError | None:
+        """What is asked for and is not as in the newest checkpoint, if that can be read."""
+        if self.store is None or not self.store.steps():
+            return None
+        newest = self.store.path(self.store.steps()[-1])
+        try:
+            held = checkpoint.read_extra(newest, kind=self.store.kind).get("config", {})
+        except checkpoint.CheckpointError:
+            return None
+        other = [
+            f"{name} was {held.get(name)!r}, asked for {value!r}"
+            for name, value in to_dict(self.config).items()
+            if held.get(name) != value
+        ]
+        if not other:
+            return None
+        return checkpoint.CheckpointError(
+            "A run is resumed with the settings it was started with.",
+            f"In {self.run} {'; '.join(other)}.",
+            "Give those settings, or another `run` folder.",
+        )
 
     def _check_unused(self) -> None:
         """A new training must not write over another one."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 
 from metaql.embedding.recurrent import sight_of
+from metaql.meta.config import AnyFamily
 from metaql.meta.host_train import HostSession
 from metaql.meta.logged_train import LoggedSession
 from metaql.meta.loop import OnProgress
@@ -22,7 +24,7 @@ from metaql.tasks.simulators import SimulatorFamily
 
 
 def train_recurrent(
-    family: TaskFamily | SimulatorFamily | LoggedFamily,
+    family: AnyFamily,
     config: RecurrentConfig,
     *,
     seed: int,
@@ -54,14 +56,18 @@ class FamilySession(RecurrentSession):
         self.family = family
 
     def start(self) -> RecurrentState:
-        """Fresh weights, and the first lifetimes."""
-        learner = self.untrained()
-        begun = begin_lives(learner, self.bank(0), self.keys.start, self.config, first=True)
-        return self.fresh(learner, *begun)
+        """Fresh weights, and the first lifetimes: one program, for a hundred small ones take longer."""
 
-    def untrained(self) -> RecurrentQ:
-        """A learner for the observations and actions of the family."""
-        example = jax.tree.map(lambda x: x[0], self.bank(0))
+        def first(bank: Any) -> RecurrentState:
+            learner = self.untrained(bank)
+            begun = begin_lives(learner, bank, self.keys.start, self.config, first=True)
+            return self.fresh(learner, *begun)
+
+        return eqx.filter_jit(first)(self.bank(0))
+
+    def untrained(self, bank: Any) -> RecurrentQ:
+        """A learner for the observations and actions of the tasks of a bank."""
+        example = jax.tree.map(lambda x: x[0], bank)
         sight = sight_of(example, self.family.columns)
         return self.learner(sight, example.spec(1).action_mask.shape)
 

@@ -76,7 +76,7 @@ class _Session(FamilySession):
 
     def start(self) -> RecurrentState:
         """Fresh weights; every iteration lives lifetimes of its own."""
-        return self.fresh(self.untrained(), tasks=None, lives=None)
+        return self.fresh(self.untrained(self.bank(0)), tasks=None, lives=None)
 
     def step(
         self, training: RecurrentState, iteration: int

@@ -13,7 +13,7 @@ from metaql.config import build, to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
 from metaql.meta.agent import Agent
-from metaql.meta.config import MetaTrainConfig, config_class
+from metaql.meta.config import AnyFamily, MetaTrainConfig, config_class
 from metaql.meta.groups import Group, fit_priors, groups_of
 from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -30,7 +30,7 @@ from metaql.meta.step import (
 )
 from metaql.policy.beliefq import BeliefConfig, BeliefQ
 from metaql.tasks.exact import Answers
-from metaql.tasks.families.base import Family, TaskFamily
+from metaql.tasks.families.base import Family
 from metaql.tasks.finite import FiniteTask
 from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
@@ -67,17 +67,17 @@ def meta_train(
 ) -> RecurrentAgent: ...
 @overload
 def meta_train(
-    family: TaskFamily | SimulatorFamily | LoggedFamily,
+    family: AnyFamily,
     *,
     agent: Literal["recurrent"],
     **settings: Any,
 ) -> RecurrentAgent: ...
 @overload
 def meta_train(
-    family: TaskFamily | SimulatorFamily | LoggedFamily, *, agent: str = "auto", **settings: Any
+    family: AnyFamily, *, agent: str = "auto", **settings: Any
 ) -> Agent | RecurrentAgent: ...
 def meta_train(
-    family: TaskFamily | SimulatorFamily | LoggedFamily,
+    family: AnyFamily,
     *,
     agent: str = "auto",
     config: MetaTrainConfig | RecurrentConfig | None = None,
