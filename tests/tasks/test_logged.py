@@ -108,6 +108,7 @@ def test_minari_is_read_by_its_episodes():
         ({"observations": np.full((5, 4), 99.0)}, "Step 0 in `observations` of task 'x'"),
         ({"next_observations": np.full((5, 4), np.nan)}, "`next_observations`"),
         ({"observations": np.zeros((5, 3))}, "Observations must lie in"),
+        ({"observations": np.full((5, 4), "far")}, "Observations must lie in"),
         ({"observations": np.zeros((4, 4))}, "one entry per step"),
         ({"rewards": np.full(5, np.inf)}, "finite numbers. Task 'x': Step 0"),
     ],

@@ -133,7 +133,8 @@ def _checked(
 
 
 def _vectors(host: VectorEnvironment, column: np.ndarray, what: str) -> Float[np.ndarray, "T D"]:
-    if isinstance(host.space, spaces.Box) and column.shape[1:] == host.space.shape:
+    numbers = column.dtype.kind in "biuf"
+    if isinstance(host.space, spaces.Box) and numbers and column.shape[1:] == host.space.shape:
         vectors = column.astype(np.float32).reshape(len(column), -1)
     else:
         outside = np.full(host.num_states, np.nan, np.float32)
