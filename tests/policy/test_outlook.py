@@ -32,6 +32,7 @@ from metaql.types import TaskSpec, Transition
 LEARN, UPDATE = eqx.filter_jit(FiniteQ.learn), eqx.filter_jit(FiniteQ.update)
 REPLAN, BELIEVED = eqx.filter_jit(FiniteQ.replan), eqx.filter_jit(FiniteQ.believed)
 INIT, SWEEP, HOPES = eqx.filter_jit(FiniteQ.init), eqx.filter_jit(sweep), eqx.filter_jit(hopes)
+MODEL, LIFT = eqx.filter_jit(FiniteQ.model), eqx.filter_jit(FiniteQ.lift)
 
 
 def random_task(horizon, seed=0, states=5, actions=3, ends=0.1):
@@ -123,10 +124,10 @@ def world():
 
 def test_optimism_only_adds(world):
     learner, memory = lived(world)
-    model = learner.model(memory)
+    model = MODEL(learner, memory)
     discount, endless = task_discount(memory.spec)
     plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
-    lift = learner.lift(memory, model)
+    lift = LIFT(learner, memory, model)
     for _ in range(30):
         plain = SWEEP(model, HOPES(model, flat(model)), plain, discount, endless)
         lifted = SWEEP(model, HOPES(model, lift), lifted, discount, endless)
@@ -160,7 +161,7 @@ def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
             reward_odds=jnp.asarray(-30.0),
         )
     )
-    plain, careful = (learner.model(memory, upwards).reward for upwards in (0.0, 1.0))
+    plain, careful = (MODEL(learner, memory, jnp.asarray(upwards)).reward for upwards in (0.0, 1.0))
     means = pair_means(memory.evidence, prior, reward_unit(memory.evidence, prior))
     less = float(plain.fresh_variance - careful.fresh_variance)
     np.testing.assert_allclose(less, float(means.between) if extreme < 0 else 0.0, rtol=0.05)
@@ -172,8 +173,8 @@ def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
 
 def test_hopes_of_one_unknown_state_are_not_had_again_in_the_next(world):
     learner, memory = lived(world)
-    model = learner.model(memory)
-    lift = learner.lift(memory, model)
+    model = MODEL(learner, memory)
+    lift = LIFT(learner, memory, model)
     always, once = (hopes(model, lift, share) for share in (0.0, 1.0))
     assert float(always.again) == 0.0
     assert float(once.again) > 0.0

@@ -178,7 +178,7 @@ def test_two_thousand_agents_reach_the_toy_q_star(cls):
 
 
 @pytest.mark.parametrize("cls", LEARNERS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_agents_reach_q_star_of_a_random_task(cls, seed):
     task = random_task(seed)
     exact = np.asarray(optimal_q(task, 0.8))
