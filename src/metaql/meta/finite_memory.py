@@ -38,12 +38,14 @@ def is_small(memory: Knowledge) -> bool:
 @functools.cache
 def compile_options(small: bool) -> dict[str, Any] | None:
     """Options that compile fast, where this version of XLA has them."""
-    options = _PLAIN | ({"xla_backend_optimization_level": 0} if small else {})
-    try:
-        jax.jit(lambda x: x, compiler_options=options)(np.float32(0.0))
-    except jax.errors.JaxRuntimeError:
-        return None
-    return options
+    hurried = {"xla_backend_optimization_level": 0} if small else {}
+    for options in (_PLAIN | hurried, hurried):
+        try:
+            jax.jit(lambda x: x, compiler_options=options)(np.float32(0.0))
+        except jax.errors.JaxRuntimeError:
+            continue
+        return options
+    return None
 
 
 def blank(
