@@ -295,11 +295,16 @@ def observed(state: Observation) -> Any:
     return state if isinstance(state, np.ndarray) else integer(state)
 
 
-def check_request(count: int, seed: int, counted: str = "episodes") -> None:
-    """Raise `UsageError` unless ``count`` and ``seed`` are integers in range."""
-    for name, value, least in ((counted, count, 1), ("seed", seed, 0)):
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-            raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value!r}.")
+def check_request(episodes: int, seed: int) -> None:
+    """Raise `UsageError` unless ``episodes`` and ``seed`` are integers in range."""
+    check_whole("episodes", episodes, 1)
+    check_whole("seed", seed, 0)
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise `UsageError` unless ``value`` is an integer, at least ``least``."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value!r}.")
 
 
 def _transition(state: Observation, action: HostAction, answer: HostStep) -> Transition:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metaql.errors import DatasetError
-from metaql.meta.adapt import Lived, check_request
+from metaql.meta.adapt import Lived, check_whole
 from metaql.meta.finite_memory import FIRST_SLOTS, blank, compile_options, is_small
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
@@ -62,13 +62,10 @@ def read_dataset(
             in its space; a reward is not finite.
     """
     first_state, first_action = 0, 0
-    for name, given in (
-        ("num_states", num_states),
-        ("num_actions", num_actions),
-        ("horizon", horizon),
-    ):
+    sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
+    for name, given in sizes.items():
         if given is not None:
-            check_request(given, 0, name)
+            check_whole(name, given, 1)
     if hasattr(dataset, "iterate_episodes"):
         num_states, first_state = _space(dataset, "observation_space", num_states)
         num_actions, first_action = _space(dataset, "action_space", num_actions)

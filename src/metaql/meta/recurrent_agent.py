@@ -23,6 +23,7 @@ from metaql.meta.adapt import (
     NotingCompanion,
     TurnCompanion,
     check_request,
+    check_whole,
     live_on_host,
 )
 from metaql.meta.gradient import GradientSteps, adapted_weights
@@ -153,7 +154,7 @@ class RecurrentAgent:
         """
         episodes = self.usual_episodes if episodes is None else episodes
         check_request(episodes, seed)
-        check_request(lifetimes, seed, "lifetimes")
+        check_whole("lifetimes", lifetimes, 1)
         host, learner = self._opened(env), self.learner
         config = build(RecurrentConfig, self.card["train"], "the agent's card")
         notes: list[list[Transition]] = []
