@@ -386,6 +386,20 @@ MUTANTS = (
         (f"{_RECURRENT}::test_only_what_is_over_is_renewed",),
     ),
     Mutant(
+        "recurrent: the scale counts steps after the lifetime",
+        "meta/recurrent_step.py",
+        "weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)\n    mean =",
+        "weight = jnp.ones(segments.alive.shape) / segments.alive.size\n    mean =",
+        (f"{_RECURRENT}::test_the_scale_of_returns_is_their_standard_deviation_slowly_followed",),
+    ),
+    Mutant(
+        "recurrent: generated weights keep the old scale",
+        "policy/recurrentq.py",
+        "last = jax.tree.map(lambda weight: factor * weight, last)",
+        "last = (jax.tree.map(lambda weight: factor * weight, last[0]), last[1])",
+        ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
+    ),
+    Mutant(
         "recurrent: the observation arrived in is not read",
         "embedding/recurrent.py",
         "sight(seen.next_state),",
@@ -395,8 +409,8 @@ MUTANTS = (
     Mutant(
         "recurrent: another scale changes the values",
         "policy/recurrentq.py",
-        "layer, factor = self.network.out, self.scale / scale",
-        "layer, factor = self.network.out, scale / self.scale",
+        "factor = self.scale / scale",
+        "factor = scale / self.scale",
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),
     Mutant(

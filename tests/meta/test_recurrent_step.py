@@ -30,6 +30,7 @@ from metaql.tasks.families import CartPole, Chain, GridNavi
 BEGIN, START = eqx.filter_jit(begin), eqx.filter_jit(begin_lives)
 LIVE, REPLAYED = eqx.filter_jit(live_segment), eqx.filter_jit(replayed_values)
 ABREAST = eqx.filter_jit(jax.vmap(live_segment, in_axes=(None, 0, 0, None)))
+ADJUSTED = eqx.filter_jit(adjusted)
 STEP, LOSS = eqx.filter_jit(live_step), eqx.filter_jit(segment_loss)
 KEY = jax.random.key(0)
 CONFIG = RecurrentConfig(
@@ -161,13 +162,31 @@ def test_units_follow_what_was_lived_and_values_stay():
     learner, tasks = learner_for(family), family.tasks(KEY, 4)
     lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, jax.random.split(KEY, 4), 3)
     _, segments = ABREAST(learner, tasks, lives, CONFIG)
-    after = adjusted(learner, segments, 0.9)
+    after = ADJUSTED(learner, segments, CONFIG)
     assert float(after.unit) == 2.0  # the largest so far; here all are 1
-    assert float(after.scale) == pytest.approx(2.0 * 0.25 / 0.1)
     seen, alive = segments.note.transition, np.asarray(segments.alive)
     rows = np.concatenate([np.asarray(x)[alive] for x in (seen.state, seen.next_state)])
     np.testing.assert_allclose(after.sight.mean, rows.mean(0), atol=1e-5)
     assert float(after.sight.count) == len(rows)
+
+
+def test_the_scale_of_returns_is_their_standard_deviation_slowly_followed():
+    """Discounted by hand, across the ends of episodes, over living steps alone."""
+    family = GridNavi.toy()
+    learner, tasks = learner_for(family, epsilon=1.0), family.tasks(KEY, 4)
+    lives = jax.vmap(begin, in_axes=(None, 0, 0, None))(learner, tasks, jax.random.split(KEY, 4), 2)
+    _, segments = ABREAST(learner, tasks, lives, CONFIG)
+    seen, alive = segments.note.transition, np.asarray(segments.alive)
+    ended = np.asarray(seen.terminated | seen.truncated)
+    returns = np.zeros((4, CONFIG.segment_steps + 1))
+    for t in reversed(range(CONFIG.segment_steps)):
+        discount = CONFIG.discount * np.where(ended[:, t], CONFIG.episode_discount, 1.0)
+        returns[:, t] = np.where(alive[:, t], seen.reward[:, t] + discount * returns[:, t + 1], 0.0)
+    spread = returns[:, :-1][alive].std()
+    after = ADJUSTED(learner, segments, CONFIG)
+    assert float(after.scale) == pytest.approx(np.sqrt(0.98 * 3.0**2 + 0.02 * spread**2), rel=1e-5)
+    untold = eqx.tree_at(lambda q: (q.unit, q.scale), learner, (jnp.zeros(()), jnp.ones(())))
+    assert float(ADJUSTED(untold, segments, CONFIG).scale) == pytest.approx(spread, rel=1e-5)
 
 
 def test_gradients_move_weights_and_nothing_else():
@@ -178,7 +197,7 @@ def test_gradients_move_weights_and_nothing_else():
     before, later = (split_learner(each.learner) for each in (state, after))
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), before[0], later[0])
     assert all(jax.tree.leaves(moved))
-    assert float(after.learner.scale) == float(start.learner.scale)
+    assert float(after.learner.scale) != float(start.learner.scale)  # it follows the returns
     assert np.isfinite(float(figures.loss))
 
 

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from metaql.embedding.recurrent import Sight
 from metaql.meta.lifetime import advance, begin_all, live
@@ -71,10 +72,12 @@ def test_parts_of_an_action_are_chosen_by_themselves():
     assert found == {(a, b) for a in (0, 1) for b in (1, 2)}
 
 
-def test_another_scale_keeps_the_values():
-    usual = learner()
+@pytest.mark.parametrize("generated", [False, True])
+def test_another_scale_keeps_the_values(generated):
+    sizes = Sizes(8, 8, generated=generated)
+    usual = RecurrentQ(KEY, sight=Sight(numbers=25), actions=(5,), sizes=sizes)
     other = usual.rescaled(jnp.asarray(37.0))
-    memory = usual.init(KEY, spec())
+    memory = usual.init(KEY, spec())._replace(hidden=jax.random.normal(KEY, (8,)))
     before, after = (each.values(memory, jnp.asarray(3)) for each in (usual, other))
     np.testing.assert_allclose(before, after, rtol=1e-5)
     assert float(other.scale) == 37.0

@@ -73,7 +73,7 @@ class LoggedSession(RecurrentSession):
         note = Note(logs.transition, Clock(zeros, zeros))
         whole = Segment(note, jnp.ones(len(zeros), bool), zeros)
         one = jax.tree.map(lambda leaf: leaf[None], whole)
-        learner = adjusted(learner, one, self.config.discount)
+        learner = adjusted(learner, one, self.config)
         return self.fresh(learner, tasks=None, lives=None)
 
     def step(

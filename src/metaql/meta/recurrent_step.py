@@ -23,10 +23,12 @@ from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
-from metaql.types import PRNGKey, Task
+from metaql.types import PRNGKey, Task, Transition
 
-_FARTHEST = 0.995
-"""Larger discounts have the scale of returns of this one."""
+_PACE = 0.02
+"""Share of one iteration in the variance of returns, which their scale follows."""
+_LEAST = 1e-3
+"""Least scale of returns in units of the largest reward."""
 
 
 class RecurrentState(NamedTuple):
@@ -143,7 +145,7 @@ def discount_across(
     return config.discount * jnp.where(crossed, config.episode_discount, 1.0) * more
 
 
-def adjusted(learner: RecurrentQ, segments: Segment, discount: float) -> RecurrentQ:
+def adjusted(learner: RecurrentQ, segments: Segment, config: RecurrentConfig) -> RecurrentQ:
     """With what was lived taken into the units of observations, rewards and returns."""
     seen, alive = segments.note.transition, segments.alive
     sight = learner.sight
@@ -153,19 +155,32 @@ def adjusted(learner: RecurrentQ, segments: Segment, discount: float) -> Recurre
         sight = sight.after(rows, jnp.tile(alive.reshape(-1).astype(jnp.float32), 2))
     unit = jnp.maximum(learner.unit, (jnp.abs(seen.reward) * alive).max())
     changed = eqx.tree_at(lambda q: (q.sight, q.unit), learner, (sight, unit))
-    scale = jnp.where(unit > 0, unit * _returns_per_reward(discount), 1.0)
+    spread = return_spread(segments, config)
+    followed = jnp.sqrt((1.0 - _PACE) * learner.scale**2 + _PACE * spread**2)
     told = (learner.unit == 0) & (unit > 0)
+    scale = jnp.maximum(jnp.where(told, spread, followed), _LEAST * unit)
+    scale = jnp.where(unit > 0, scale, 1.0)
     # The first rewards tell the scale: until then values had none, and nothing is to be kept.
     before = jnp.where(told, scale, changed.scale)
     return eqx.tree_at(lambda q: q.scale, changed, before).rescaled(scale)
 
 
-def _returns_per_reward(discount: float) -> float:
-    """Size of returns in units of the largest reward: a quarter of what it would sum up to for ever.
+def return_spread(segments: Segment, config: RecurrentConfig) -> Float[Array, ""]:
+    """Standard deviation over living steps of the discounted rewards of what was left of a segment.
 
-    (One that follows the returns as they grow was tried: slower, for the target moves twice.)
+    What the network has to tell apart: where rewards are few, the largest sum of them that there could be is
+    a hundred times that, and all that is to be learned is smaller than the noise of the updates.
     """
-    return 0.25 / (1.0 - min(discount, _FARTHEST))
+
+    def left(transition: Transition, alive: Bool[Array, " T"]) -> Float[Array, " T"]:
+        ended = transition.terminated | transition.truncated
+        discount = discount_across(ended, alive, config)
+        return lambda_returns(transition.reward * alive, discount, jnp.zeros(alive.shape), 1.0)
+
+    returns = jax.vmap(left)(segments.note.transition, segments.alive)
+    weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
+    mean = (returns * weight).sum()
+    return jnp.sqrt(((returns - mean) ** 2 * weight).sum())
 
 
 def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T *K A"]:
@@ -253,7 +268,7 @@ def improved(
         config: how.
     """
     starts, segments = lived
-    learner = adjusted(learner, segments, config.discount)
+    learner = adjusted(learner, segments, config)
     learner, optimizer, losses = _learn(learner, optimizer, starts, segments, key, config)
     weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
     figures = Figures(

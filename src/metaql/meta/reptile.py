@@ -103,7 +103,7 @@ def _moved(
         length=config.segment_steps,
     )
     target = jnp.zeros_like(lived.note.transition.reward)
-    learner = adjusted(learner, Segment(lived.note, lived.alive, target), config.discount)
+    learner = adjusted(learner, Segment(lived.note, lived.alive, target), config)
 
     def adapted(life: Lifetimes, key: PRNGKey) -> RecurrentQ:
         own = jax.tree.map(lambda leaf: leaf[None], life)

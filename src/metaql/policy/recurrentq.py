@@ -164,9 +164,10 @@ class RecurrentQ(eqx.Module):
 
     def rescaled(self, scale: Float[Array, ""]) -> RecurrentQ:
         """The same values as multiples of another scale (van Hasselt et al. 2016, arXiv 1602.07714)."""
-        layer, factor = self.network.out, self.scale / scale
-        return eqx.tree_at(
-            lambda q: (q.network.out.weight, q.network.out.bias, q.scale),
-            self,
-            (factor * layer.weight, factor * jnp.asarray(layer.bias), scale),
+        factor = self.scale / scale
+        last = (self.network.out, self.network.generator)
+        last = jax.tree.map(lambda weight: factor * weight, last)
+        network = eqx.tree_at(
+            lambda n: (n.out, n.generator), self.network, last, is_leaf=lambda leaf: leaf is None
         )
+        return eqx.tree_at(lambda q: (q.network, q.scale), self, (network, scale))
