@@ -13,15 +13,16 @@ from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.recurrent_agent import RecurrentAgent
 
 
-def telling(steps: int) -> Callable[[str, float, Any], None]:
-    """Says at every tenth of a training what an episode of so many steps earns."""
+def telling() -> Callable[[str, float, Any], None]:
+    """Says at every tenth of a training what a step earns, and what the rest of a lifetime (discounted)."""
     shown = [0.0]
 
     def tell(stage: str, done: float, figures: Any) -> None:
         del stage
         if done - shown[0] >= 0.1:
             shown[0] = done
-            say(f"{done:.1f}: {figures.get('reward', 0) * steps:.2f} an episode")
+            reward, value = (figures.get(name, 0.0) for name in ("reward", "value"))
+            say(f"{done:.1f}: {reward:.4f} a step, value {value:.2f}")
 
     return tell
 

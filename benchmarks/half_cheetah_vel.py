@@ -60,7 +60,7 @@ def main() -> None:
         segment_steps=100,
         lifetimes=48,
         minibatches=4,
-        on_progress=telling(STEPS),
+        on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
     emit(

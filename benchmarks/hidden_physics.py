@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 from _common import emit, say
+from _simulated import telling
 from _told import Told
 from jaxtyping import Float
 
@@ -51,6 +52,7 @@ def trained(family: TaskFamily, options: argparse.Namespace, **more: Any) -> Rec
         env_steps=options.env_steps,
         segment_steps=100,
         episodes=(EPISODES, EPISODES),
+        on_progress=telling(),
         **more,
     )
     say(f"{family.name} {more}: {time.perf_counter() - start:.0f} s")
@@ -82,7 +84,7 @@ def scored(
         "low": round(float(low), 3),
         "high": round(float(high), 3),
         "by_episode": {
-            name: np.round(each.mean(0), 2).tolist()
+            name: [round(float(value), 2) for value in each.mean(0)]
             for name, each in (("adapted", adapted), ("usual", usual), ("oracle", oracle))
         },
     }
@@ -112,7 +114,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--env-steps", type=int, default=6_000_000)
+    parser.add_argument("--env-steps", type=int, default=12_000_000)
     parser.add_argument("--only", default="", help="families with this in their name")
     options = parser.parse_args()
     found = {}

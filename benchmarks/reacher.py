@@ -102,7 +102,7 @@ def main() -> None:
         episodes=(EPISODES, EPISODES),
         segment_steps=STEPS,
         lifetimes=64,
-        on_progress=telling(STEPS),
+        on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
     found = returns(agent, arms, EPISODES, STEPS)

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import emit, say
+from _simulated import telling
 from jaxtyping import Float
 
 import metaql
@@ -78,27 +79,33 @@ ROWS = {
     "key_to_door": Row(
         KeyToDoor(),
         10,
-        {"env_steps": 20_000_000, "segment_steps": 100, "episodes": (10, 10)},
+        {
+            "env_steps": 60_000_000,
+            "segment_steps": 100,
+            "episodes": (10, 10),
+            "epochs": 3,
+            "epsilon": 0.05,
+        },
         {"held-out rooms": lambda: some(KeyToDoor())},
     ),
     "cart_pole": Row(
         CartPole(),
         3,
-        {"env_steps": 6_000_000, "segment_steps": 100, "episodes": (3, 3)},
+        {"env_steps": 12_000_000, "segment_steps": 100, "episodes": (3, 3)},
         {"held out": lambda: some(CartPole()), "beyond": lambda: some(CartPole(beyond=True))},
         "CartPole-v1",
     ),
     "acrobot": Row(
         Acrobot(),
         3,
-        {"env_steps": 6_000_000, "segment_steps": 100, "episodes": (3, 3)},
+        {"env_steps": 12_000_000, "segment_steps": 100, "episodes": (3, 3)},
         {"held out": lambda: some(Acrobot()), "beyond": lambda: some(Acrobot(beyond=True))},
         "Acrobot-v1",
     ),
     "pendulum": Row(
         Pendulum(),
         3,
-        {"env_steps": 6_000_000, "segment_steps": 100, "episodes": (3, 3)},
+        {"env_steps": 12_000_000, "segment_steps": 100, "episodes": (3, 3)},
         {"held out": lambda: some(Pendulum()), "beyond": lambda: some(Pendulum(beyond=True))},
         "Pendulum-v1",
     ),
@@ -127,7 +134,13 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     seconds = []
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
-        agent = metaql.meta_train(row.family, agent="recurrent", seed=seed, **settings)
+        agent = metaql.meta_train(
+            row.family,
+            agent="recurrent",
+            seed=seed,
+            on_progress=telling(),
+            **settings,
+        )
         seconds.append(round(time.perf_counter() - start, 1))
         found = {
             where: by_episode(agent, make(), row, seed) for where, make in row.measured.items()

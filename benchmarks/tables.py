@@ -224,6 +224,21 @@ def recurrent(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def hidden_physics(found: dict[str, Any]) -> str:
+    """Return of every episode, who finds out beside who cannot and who is told."""
+    lines = []
+    for name, places in found["rows"].items():
+        for where, row in places.items():
+            returns = [
+                ", ".join(f"{value:.0f}" for value in each) for each in row["by_episode"].values()
+            ]
+            score = cell({"mean": row["score"], "low": row["low"], "high": row["high"]})
+            lines.append([f"{name}, {where}", *returns, score])
+    head = ["", "RecurrentQ", "without an embedding", "told the physics", "score"]
+    words = f"{found['env_steps']:,} steps for each learner; 256 tasks a row."
+    return f"{words}\n\n{table(head, lines)}"
+
+
 def _maybe(found: dict[str, Any]) -> str:
     """A cell, with an interval where there is one."""
     return cell({"low": None, "high": None, **found})
@@ -256,6 +271,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "omnirl": ("omnirl_table", omnirl),
     "robustness": ("robustness", robustness),
     "recurrent": ("recurrent_q", recurrent),
+    "hidden physics": ("hidden_physics", hidden_physics),
     "speed": ("tabular_throughput", speed),
 }
 
