@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +22,20 @@ from metaql.tasks.families.frozen_lake import FrozenLake
 def say(words: str) -> None:
     """Progress, to stderr."""
     print(words, file=sys.stderr, flush=True)
+
+
+def telling() -> Callable[[str, float, Any], None]:
+    """Says at every tenth of a training what a step earns, and what the rest of a lifetime (discounted)."""
+    shown = [0.0]
+
+    def tell(stage: str, done: float, figures: Any) -> None:
+        del stage
+        if done - shown[0] >= 0.1:
+            shown[0] = done
+            reward, value = (figures.get(name, 0.0) for name in ("reward", "value"))
+            say(f"{done:.1f}: {reward:.4f} a step, value {value:.2f}")
+
+    return tell
 
 
 def emit(name: str, **content: Any) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from _common import emit
-from _simulated import returns, telling
+from _common import emit, telling
+from _simulated import returns
 
 import metaql
 

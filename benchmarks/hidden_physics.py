@@ -21,8 +21,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from _common import emit, say
-from _simulated import telling
+from _common import emit, say, telling
 from _told import Told
 from jaxtyping import Float
 

@@ -388,8 +388,8 @@ MUTANTS = (
     Mutant(
         "recurrent: the scale counts steps after the lifetime",
         "meta/recurrent_step.py",
-        "weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)\n    mean =",
-        "weight = jnp.ones(segments.alive.shape) / segments.alive.size\n    mean =",
+        "weight = _shares(segments.alive)\n    mean =",
+        "weight = _shares(jnp.ones(segments.alive.shape))\n    mean =",
         (f"{_RECURRENT}::test_the_scale_of_returns_is_their_standard_deviation_slowly_followed",),
     ),
     Mutant(

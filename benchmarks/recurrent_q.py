@@ -27,8 +27,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import emit, say
-from _simulated import telling
+from _common import emit, say, telling
 from jaxtyping import Float
 
 import metaql

@@ -178,9 +178,14 @@ def return_spread(segments: Segment, config: RecurrentConfig) -> Float[Array, ""
         return lambda_returns(transition.reward * alive, discount, jnp.zeros(alive.shape), 1.0)
 
     returns = jax.vmap(left)(segments.note.transition, segments.alive)
-    weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
+    weight = _shares(segments.alive)
     mean = (returns * weight).sum()
     return jnp.sqrt(((returns - mean) ** 2 * weight).sum())
+
+
+def _shares(alive: Bool[Array, "N T"]) -> Float[Array, "N T"]:
+    """Of every step in a mean over the living ones."""
+    return alive / jnp.maximum(alive.sum(), 1)
 
 
 def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T *K A"]:
@@ -270,7 +275,7 @@ def improved(
     starts, segments = lived
     learner = adjusted(learner, segments, config)
     learner, optimizer, losses = _learn(learner, optimizer, starts, segments, key, config)
-    weight = segments.alive / jnp.maximum(segments.alive.sum(), 1)
+    weight = _shares(segments.alive)
     figures = Figures(
         reward=(segments.note.transition.reward * weight).sum(),
         loss=losses.mean(),
