@@ -51,6 +51,7 @@ _OUTLOOK = "policy/test_outlook.py"
 _STRIDES = "embedding/test_strides.py"
 _EVIDENCE = "embedding/test_evidence.py"
 _RECURRENT = "meta/test_recurrent_step.py"
+_CHART = "embedding/test_chart.py"
 
 MUTANTS = (
     Mutant(
@@ -370,6 +371,34 @@ MUTANTS = (
         "return learner.advance(hidden, row), hidden",
         "return (learner.advance(hidden, row),) * 2",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
+    ),
+    Mutant(
+        "chart: replayed from an empty one",
+        "meta/recurrent_step.py",
+        "jax.lax.scan(body, start.chart, notes.transition)[1]",
+        "jax.lax.scan(body, jax.tree.map(jnp.zeros_like, start.chart), notes.transition)[1]",
+        (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
+    ),
+    Mutant(
+        "chart: rows and columns swapped",
+        "embedding/chart.py",
+        "view = layers[:, down][:, :, across]",
+        "view = layers[:, across][:, :, down]",
+        (f"{_CHART}::test_a_view_has_every_cell_where_it_lies_from_here",),
+    ),
+    Mutant(
+        "chart: what an episode has paid is not forgotten at its end",
+        "embedding/chart.py",
+        "(chart.rewarded | (reward > 0)) & ~ended",
+        "chart.rewarded | (reward > 0)",
+        (f"{_CHART}::test_cells_are_met_before_and_after_the_first_reward_of_an_episode",),
+    ),
+    Mutant(
+        "chart: the cell left is written down, not the one arrived in",
+        "policy/recurrentq.py",
+        "chart, transition.next_state, in_units",
+        "chart, transition.state, in_units",
+        ("policy/test_recurrentq.py::test_a_chart_is_of_where_one_arrived",),
     ),
     Mutant(
         "recurrent: what is lived after the lifetime is learned from",

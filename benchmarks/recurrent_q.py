@@ -79,10 +79,10 @@ ROWS = {
         KeyToDoor(),
         10,
         {
-            "env_steps": 60_000_000,
+            "env_steps": 12_000_000,
             "segment_steps": 100,
             "episodes": (10, 10),
-            "epochs": 3,
+            "episode_discount": 0.3,
             "epsilon": 0.05,
         },
         {"held-out rooms": lambda: some(KeyToDoor())},

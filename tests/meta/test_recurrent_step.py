@@ -25,7 +25,7 @@ from metaql.meta.recurrent_step import (
 )
 from metaql.policy.recurrentq import RecurrentQ, Sizes
 from metaql.qlearning.td import lambda_returns
-from metaql.tasks.families import CartPole, Chain, GridNavi
+from metaql.tasks.families import CartPole, Chain, GridNavi, KeyToDoor
 
 BEGIN, START = eqx.filter_jit(begin), eqx.filter_jit(begin_lives)
 LIVE, REPLAYED = eqx.filter_jit(live_segment), eqx.filter_jit(replayed_values)
@@ -40,8 +40,8 @@ CONFIG = RecurrentConfig(
 
 def learner_for(family, epsilon=0.3):
     task = family.sample(KEY, "train")
-    actions = task.spec(1).action_mask.shape
-    learner = RecurrentQ(KEY, sight=sight_of(task), actions=actions, sizes=Sizes(8, 8))
+    actions, sight = task.spec(1).action_mask.shape, sight_of(task, family.columns)
+    learner = RecurrentQ(KEY, sight=sight, actions=actions, sizes=Sizes(8, 8))
     return eqx.tree_at(
         lambda q: (q.epsilon, q.unit, q.scale),
         learner,
@@ -57,7 +57,7 @@ def state_for(family, config=CONFIG):
     return bank, RecurrentState(learner, optimizer, tasks, lives, KEY, zero)
 
 
-@pytest.mark.parametrize("family", [GridNavi.toy(), CartPole.toy(), Chain.toy()])
+@pytest.mark.parametrize("family", [GridNavi.toy(), KeyToDoor.toy(), CartPole.toy(), Chain.toy()])
 def test_a_replayed_segment_has_the_values_of_the_steps(family):
     """What `adapt` computes step by step is what training sees, to rounding."""
     learner, task = learner_for(family), family.sample(KEY, "train")
@@ -70,6 +70,8 @@ def test_a_replayed_segment_has_the_values_of_the_steps(family):
     again, segment = LIVE(learner, task, first, CONFIG)
     assert np.asarray(segment.note.transition.action).tolist() == actions
     np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
+    assert (again.memory.chart is None) == (not family.columns)
+    jax.tree.map(np.testing.assert_array_equal, again.memory.chart, life.memory.chart)
     replayed = learner.scale * REPLAYED(learner, first.memory, segment.note)
     np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
 

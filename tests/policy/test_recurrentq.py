@@ -13,7 +13,7 @@ from metaql.meta.lifetime import advance, begin_all, live
 from metaql.policy.recurrentq import RecurrentQ, Sizes
 from metaql.qlearning.td import greedy_value, value_of
 from metaql.tasks.families import CartPole, GridNavi
-from metaql.types import Learner, TaskSpec
+from metaql.types import Learner, TaskSpec, Transition
 
 KEY = jax.random.key(0)
 
@@ -49,6 +49,47 @@ def test_epsilon_is_the_share_of_random_actions():
     greedy = np.asarray(decision.values[0]).argmax()
     share = (np.asarray(decision.action) == greedy).mean()
     assert abs(share - (0.5 + 0.5 / 5)) < 0.03
+
+
+def on_a_grid(**sizes):
+    sight = Sight(numbers=25, columns=5)
+    return RecurrentQ(KEY, sight=sight, actions=(5,), sizes=Sizes(8, 8, **sizes))
+
+
+def moved(reward=1.0, ended=False):
+    """From cell 7 to cell 12."""
+    off, last = jnp.asarray(False), jnp.asarray(ended)
+    there = (jnp.asarray(1), jnp.asarray(reward), jnp.asarray(12))
+    return Transition(jnp.asarray(7), *there, terminated=off, truncated=last)
+
+
+def test_a_chart_is_of_where_one_arrived():
+    q = eqx.tree_at(lambda q: q.unit, on_a_grid(), jnp.asarray(4.0))
+    chart = q.update(KEY, q.init(KEY, spec()), moved(reward=2.0)).chart
+    assert np.flatnonzero(np.asarray(chart.paid)).tolist() == [12]
+    assert float(chart.paid[2, 2]) == 0.5  # in units of the largest reward
+    assert bool(chart.rewarded)
+
+
+def test_a_chart_outlives_the_end_of_an_episode():
+    q = on_a_grid()
+    chart = q.update(KEY, q.init(KEY, spec()), moved(ended=True)).chart
+    assert not bool(chart.rewarded)
+    assert float(chart.met[0, 2, 2]) == 1.0
+
+
+def test_the_network_sees_the_chart_from_its_cell():
+    q = on_a_grid()
+    empty = q.init(KEY, spec())
+    drawn = empty._replace(chart=q.update(KEY, empty, moved()).chart)
+    cells = jnp.arange(25)
+    differ = jax.vmap(lambda s: jnp.abs(q.values(drawn, s) - q.values(empty, s)).max())(cells)
+    assert float(differ.min()) > 0.0
+
+
+def test_without_a_grid_or_a_context_there_is_no_chart():
+    assert learner().init(KEY, spec()).chart is None
+    assert on_a_grid(context=False).init(KEY, spec()).chart is None
 
 
 def test_parts_of_an_action_are_chosen_by_themselves():

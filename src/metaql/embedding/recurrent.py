@@ -48,10 +48,15 @@ class Sight(eqx.Module):
         self.count = jnp.zeros(())
 
     @property
+    def rows(self) -> int:
+        """Of the grid; 0: of no grid."""
+        return -(-self.numbers // self.columns) if self.columns else 0
+
+    @property
     def size(self) -> int:
         """Entries of the result."""
         if self.columns:
-            return -(-self.numbers // self.columns) + self.columns
+            return self.rows + self.columns
         return self.numbers or self.mean.shape[0]
 
     def __call__(self, observation: Observation) -> Float[Array, " D"]:
@@ -59,8 +64,8 @@ class Sight(eqx.Module):
         if self.columns:
             # Row and column apart: a goal in a cell where none has ever been is like its neighbours.
             row, column = jnp.divmod(observation, self.columns)
-            rows = jax.nn.one_hot(row, self.size - self.columns)
-            return jnp.concatenate([rows, jax.nn.one_hot(column, self.columns)])
+            across = jax.nn.one_hot(column, self.columns)
+            return jnp.concatenate([jax.nn.one_hot(row, self.rows), across])
         if self.numbers:
             return jax.nn.one_hot(observation, self.numbers)
         deviation = jnp.sqrt(self.variance) + _LEAST
@@ -121,6 +126,11 @@ def clock_facts(clock: Clock, spec: TaskSpec) -> Float[Array, " F"]:
     return jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
 
 
+def in_units(reward: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
+    """A reward in units of the largest; 0 where none has been met."""
+    return reward / jnp.where(unit > 0, unit, 1.0)
+
+
 class Note(NamedTuple):
     """What is read of one step."""
 
@@ -164,9 +174,7 @@ class Reader(eqx.Module):
     def encode(self, sight: Sight, note: Note, spec: TaskSpec, unit: Float[Array, ""]) -> Array:
         """The part of the gates that one transition decides, ``[3 H]``."""
         seen = note.transition
-        facts = jnp.stack(
-            [seen.reward / jnp.where(unit > 0, unit, 1.0), seen.terminated, seen.truncated]
-        )
+        facts = jnp.stack([in_units(seen.reward, unit), seen.terminated, seen.truncated])
         parts = (
             sight(seen.state),
             sight(seen.next_state),

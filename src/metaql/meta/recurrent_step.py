@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from metaql.embedding.chart import Chart
 from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note, clock_facts
 from metaql.meta.lifetime import Life, begin, live_step
@@ -194,11 +195,12 @@ def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[A
     The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
     """
     spec, hidden = start.spec, read_again(learner, start, notes)[0]
+    charts = drawn_again(learner, start, notes)
 
-    def at(hidden: Array, observation: Any, clock: Clock) -> Float[Array, "*K A"]:
-        return learner.network(hidden, learner.sight(observation), clock_facts(clock, spec))
+    def at(hidden: Array, chart: Chart | None, observation: Any, clock: Clock) -> Array:
+        return learner.network(hidden, learner.scene(chart, observation), clock_facts(clock, spec))
 
-    return jax.vmap(at)(hidden, notes.transition.state, notes.clock)
+    return jax.vmap(at)(hidden, charts, notes.transition.state, notes.clock)
 
 
 def read_again(
@@ -215,6 +217,15 @@ def read_again(
 
     last, before = jax.lax.scan(body, start.hidden, encoded)
     return before, last
+
+
+def drawn_again(learner: RecurrentQ, start: Context, notes: Note) -> Chart | None:
+    """The chart before every step of a segment, ``[T, ...]``, where the learner keeps one."""
+
+    def body(chart: Chart | None, transition: Transition) -> tuple[Chart | None, Chart | None]:
+        return learner.chart_after(chart, transition), chart
+
+    return jax.lax.scan(body, start.chart, notes.transition)[1]
 
 
 def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, ""]:

@@ -2,7 +2,7 @@
 
 For families whose tasks share observation and action spaces, finite or continuous: what `BeliefQ` and
 `FiniteQ` compute from counts is here learned, Q(o, a; z) with z the state of a `Reader` of all
-transitions of the lifetime.
+transitions of the lifetime, and, where states are cells of a grid, a `Chart` of what was met where.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metaql.embedding.chart import Chart, blank_chart, charted, view_from, view_size
 from metaql.embedding.embed import Clock
-from metaql.embedding.recurrent import CLOCK_FACTS, Note, Reader, Sight, clock_facts
+from metaql.embedding.recurrent import CLOCK_FACTS, Note, Reader, Sight, clock_facts, in_units
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
 
 
@@ -24,9 +25,11 @@ class Context(NamedTuple):
     """Memory of RecurrentQ in one lifetime."""
 
     hidden: Float[Array, " H"]
-    """The task embedding."""
+    """The task embedding, learned."""
     clock: Clock
     spec: TaskSpec
+    chart: Chart | None = None
+    """The part of it that is not; None where states are not the cells of a grid."""
 
 
 class Sizes(NamedTuple):
@@ -123,15 +126,22 @@ class RecurrentQ(eqx.Module):
         self.reader = Reader(
             key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
-        self.network = QNetwork(key_network, sight=sight.size, actions=actions, sizes=sizes)
         self.sizes = sizes
+        scene = sight.size + (view_size(sight.rows, sight.columns) if self.draws else 0)
+        self.network = QNetwork(key_network, sight=scene, actions=actions, sizes=sizes)
         self.unit, self.scale, self.epsilon = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
+
+    @property
+    def draws(self) -> bool:
+        """Whether it keeps a chart."""
+        return bool(self.sight.columns) and self.sizes.context
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
         """An empty embedding at the start of a lifetime."""
         del key
         zero = jnp.zeros(())
-        return Context(self.reader.blank(), Clock(zero, zero), spec)
+        chart = blank_chart(self.sight.rows, self.sight.columns) if self.draws else None
+        return Context(self.reader.blank(), Clock(zero, zero), spec, chart)
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
         """Greedy, or at random with probability ``epsilon``."""
@@ -150,16 +160,29 @@ class RecurrentQ(eqx.Module):
         encoded = self.reader.encode(self.sight, note, memory.spec, self.unit)
         ended = transition.terminated | transition.truncated
         clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
-        return Context(self.advance(memory.hidden, encoded), clock, memory.spec)
+        chart = self.chart_after(memory.chart, transition)
+        return Context(self.advance(memory.hidden, encoded), clock, memory.spec, chart)
 
     def advance(self, hidden: Float[Array, " H"], encoded: Float[Array, " G"]) -> Array:
         """The embedding after reading one transition."""
         return self.reader.advance(hidden, encoded) if self.sizes.context else hidden
 
+    def chart_after(self, chart: Chart | None, transition: Transition) -> Chart | None:
+        """The chart with one transition put down, where there is one."""
+        if chart is None:
+            return None
+        ended = transition.terminated | transition.truncated
+        return charted(chart, transition.next_state, in_units(transition.reward, self.unit), ended)
+
+    def scene(self, chart: Chart | None, state: Observation) -> Float[Array, " D"]:
+        """What the network sees: the observation, and the chart from there."""
+        seen = self.sight(state)
+        return seen if chart is None else jnp.concatenate([seen, view_from(chart, state)])
+
     def values(self, memory: Context, state: Observation) -> Float[Array, "*K A"]:
         """Q(o, .): the discounted return of the rest of the lifetime; -inf at padded actions."""
         clock = clock_facts(memory.clock, memory.spec)
-        q = self.scale * self.network(memory.hidden, self.sight(state), clock)
+        q = self.scale * self.network(memory.hidden, self.scene(memory.chart, state), clock)
         return jnp.where(memory.spec.action_mask, q, -jnp.inf)
 
     def rescaled(self, scale: Float[Array, ""]) -> RecurrentQ:
