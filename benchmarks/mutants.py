@@ -375,8 +375,8 @@ MUTANTS = (
     Mutant(
         "chart: replayed from an empty one",
         "meta/recurrent_step.py",
-        "jax.lax.scan(body, start.chart, notes.transition)[1]",
-        "jax.lax.scan(body, jax.tree.map(jnp.zeros_like, start.chart), notes.transition)[1]",
+        "jax.lax.scan(body, start.counts, notes.transition)[1]",
+        "jax.lax.scan(body, jax.tree.map(jnp.zeros_like, start.counts), notes.transition)[1]",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
     ),
     Mutant(
@@ -389,15 +389,29 @@ MUTANTS = (
     Mutant(
         "chart: what an episode has paid is not forgotten at its end",
         "embedding/chart.py",
-        "(chart.rewarded | (reward > 0)) & ~ended",
-        "chart.rewarded | (reward > 0)",
+        "(self.rewarded | (seen.reward > 0)) & ~ended",
+        "self.rewarded | (seen.reward > 0)",
         (f"{_CHART}::test_cells_are_met_before_and_after_the_first_reward_of_an_episode",),
     ),
     Mutant(
         "chart: the cell left is written down, not the one arrived in",
+        "embedding/chart.py",
+        "== seen.next_state)",
+        "== seen.state)",
+        (f"{_CHART}::test_a_cell_keeps_the_last_reward_it_paid",),
+    ),
+    Mutant(
+        "ledger: rewards are entered where one arrived",
+        "embedding/ledger.py",
+        "== seen.state)",
+        "== seen.next_state)",
+        ("embedding/test_ledger.py::test_rewards_are_entered_where_one_acted",),
+    ),
+    Mutant(
+        "counts: rewards are not in units of the largest",
         "policy/recurrentq.py",
-        "chart, transition.next_state, in_units",
-        "chart, transition.state, in_units",
+        "return counts.after(transition._replace(reward=reward))",
+        "return counts.after(transition)",
         ("policy/test_recurrentq.py::test_a_chart_is_of_where_one_arrived",),
     ),
     Mutant(

@@ -6,21 +6,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.embedding.chart import LAYERS, blank_chart, charted, view_from, view_size
+from metaql.embedding.chart import LAYERS, blank_chart
+from metaql.types import Transition
 
 ROWS, COLUMNS = 3, 4
 
 
 def put_down(chart, *steps):
     """After steps of (cell, reward, ended)."""
+    away, off = jnp.asarray(0), jnp.asarray(False)
     for cell, reward, ended in steps:
-        chart = charted(chart, jnp.asarray(cell), jnp.asarray(reward), jnp.asarray(ended))
+        there = (jnp.asarray(reward), jnp.asarray(cell), jnp.asarray(ended))
+        chart = chart.after(Transition(away, away, *there, truncated=off))
     return chart
 
 
 def layers_from(chart, cell):
-    view = np.asarray(view_from(chart, jnp.asarray(cell)))
-    assert view.shape == (view_size(ROWS, COLUMNS),)
+    view = np.asarray(chart.view(jnp.asarray(cell)))
     return view[:-1].reshape(LAYERS, 2 * ROWS - 1, 2 * COLUMNS - 1), bool(view[-1])
 
 

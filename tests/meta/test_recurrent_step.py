@@ -70,8 +70,7 @@ def test_a_replayed_segment_has_the_values_of_the_steps(family):
     again, segment = LIVE(learner, task, first, CONFIG)
     assert np.asarray(segment.note.transition.action).tolist() == actions
     np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
-    assert (again.memory.chart is None) == (not family.columns)
-    jax.tree.map(np.testing.assert_array_equal, again.memory.chart, life.memory.chart)
+    jax.tree.map(np.testing.assert_array_equal, again.memory.counts, life.memory.counts)
     replayed = learner.scale * REPLAYED(learner, first.memory, segment.note)
     np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
 

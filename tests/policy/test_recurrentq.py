@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metaql.embedding.chart import Chart
+from metaql.embedding.ledger import Ledger
 from metaql.embedding.recurrent import Sight
 from metaql.meta.lifetime import advance, begin_all, live
 from metaql.policy.recurrentq import RecurrentQ, Sizes
@@ -65,7 +67,7 @@ def moved(reward=1.0, ended=False):
 
 def test_a_chart_is_of_where_one_arrived():
     q = eqx.tree_at(lambda q: q.unit, on_a_grid(), jnp.asarray(4.0))
-    chart = q.update(KEY, q.init(KEY, spec()), moved(reward=2.0)).chart
+    chart = q.update(KEY, q.init(KEY, spec()), moved(reward=2.0)).counts
     assert np.flatnonzero(np.asarray(chart.paid)).tolist() == [12]
     assert float(chart.paid[2, 2]) == 0.5  # in units of the largest reward
     assert bool(chart.rewarded)
@@ -73,7 +75,7 @@ def test_a_chart_is_of_where_one_arrived():
 
 def test_a_chart_outlives_the_end_of_an_episode():
     q = on_a_grid()
-    chart = q.update(KEY, q.init(KEY, spec()), moved(ended=True)).chart
+    chart = q.update(KEY, q.init(KEY, spec()), moved(ended=True)).counts
     assert not bool(chart.rewarded)
     assert float(chart.met[0, 2, 2]) == 1.0
 
@@ -81,15 +83,22 @@ def test_a_chart_outlives_the_end_of_an_episode():
 def test_the_network_sees_the_chart_from_its_cell():
     q = on_a_grid()
     empty = q.init(KEY, spec())
-    drawn = empty._replace(chart=q.update(KEY, empty, moved()).chart)
+    drawn = empty._replace(counts=q.update(KEY, empty, moved()).counts)
     cells = jnp.arange(25)
     differ = jax.vmap(lambda s: jnp.abs(q.values(drawn, s) - q.values(empty, s)).max())(cells)
     assert float(differ.min()) > 0.0
 
 
-def test_without_a_grid_or_a_context_there_is_no_chart():
-    assert learner().init(KEY, spec()).chart is None
-    assert on_a_grid(context=False).init(KEY, spec()).chart is None
+def test_what_is_counted():
+    """A chart on a grid, a ledger of other numbers; nothing of vectors, or without a context."""
+
+    def kind(q):
+        return type(q.init(KEY, spec()).counts)
+
+    vectors = RecurrentQ(KEY, sight=Sight(entries=4), actions=(5,), sizes=Sizes(8, 8))
+    parts = RecurrentQ(KEY, sight=Sight(numbers=25), actions=(2, 3), sizes=Sizes(8, 8))
+    found = [kind(q) for q in (on_a_grid(), learner(), on_a_grid(context=False), vectors, parts)]
+    assert found == [Chart, Ledger, type(None), type(None), type(None)]
 
 
 def test_parts_of_an_action_are_chosen_by_themselves():

@@ -17,12 +17,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from metaql.embedding.chart import Chart
 from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note, clock_facts
 from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.policy.recurrentq import Context, Counts, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, Transition
 
@@ -195,12 +194,12 @@ def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[A
     The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
     """
     spec, hidden = start.spec, read_again(learner, start, notes)[0]
-    charts = drawn_again(learner, start, notes)
+    scenes = seen_again(learner, start, notes)
 
-    def at(hidden: Array, chart: Chart | None, observation: Any, clock: Clock) -> Array:
-        return learner.network(hidden, learner.scene(chart, observation), clock_facts(clock, spec))
+    def at(hidden: Array, scene: Array, clock: Clock) -> Float[Array, "*K A"]:
+        return learner.network(hidden, scene, clock_facts(clock, spec))
 
-    return jax.vmap(at)(hidden, charts, notes.transition.state, notes.clock)
+    return jax.vmap(at)(hidden, scenes, notes.clock)
 
 
 def read_again(
@@ -219,13 +218,15 @@ def read_again(
     return before, last
 
 
-def drawn_again(learner: RecurrentQ, start: Context, notes: Note) -> Chart | None:
-    """The chart before every step of a segment, ``[T, ...]``, where the learner keeps one."""
+def seen_again(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T D"]:
+    """What the network saw before every step of a segment."""
+    if start.counts is None:
+        return jax.vmap(learner.sight)(notes.transition.state)
 
-    def body(chart: Chart | None, transition: Transition) -> tuple[Chart | None, Chart | None]:
-        return learner.chart_after(chart, transition), chart
+    def body(counts: Counts | None, seen: Transition) -> tuple[Counts | None, Array]:
+        return learner.counted(counts, seen), learner.scene(seen.state, counts)
 
-    return jax.lax.scan(body, start.chart, notes.transition)[1]
+    return jax.lax.scan(body, start.counts, notes.transition)[1]
 
 
 def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, ""]:

@@ -2,7 +2,8 @@
 
 For families whose tasks share observation and action spaces, finite or continuous: what `BeliefQ` and
 `FiniteQ` compute from counts is here learned, Q(o, a; z) with z the state of a `Reader` of all
-transitions of the lifetime, and, where states are cells of a grid, a `Chart` of what was met where.
+transitions of the lifetime, and, where states are numbered, counts beside it: a `Chart` of the grid whose
+cells they are, or a `Ledger`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaql.embedding.chart import Chart, blank_chart, charted, view_from, view_size
+from metaql.embedding.chart import Chart, blank_chart
 from metaql.embedding.embed import Clock
+from metaql.embedding.ledger import Ledger, blank_ledger
 from metaql.embedding.recurrent import CLOCK_FACTS, Note, Reader, Sight, clock_facts, in_units
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
+
+Counts = Chart | Ledger
 
 
 class Context(NamedTuple):
@@ -28,8 +32,8 @@ class Context(NamedTuple):
     """The task embedding, learned."""
     clock: Clock
     spec: TaskSpec
-    chart: Chart | None = None
-    """The part of it that is not; None where states are not the cells of a grid."""
+    counts: Counts | None = None
+    """The part of it that is not; None where states are not numbered."""
 
 
 class Sizes(NamedTuple):
@@ -43,6 +47,15 @@ class Sizes(NamedTuple):
     """False: the embedding stays empty, and all tasks are as one (multi-task Q-learning: a baseline)."""
     generated: bool = False
     """True: the embedding generates weights of the last layer (Ha et al. 2017, arXiv 1609.09106)."""
+
+
+def no_counts(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counts | None:
+    """What is counted, at the start of a lifetime."""
+    if not sizes.context or not sight.numbers or len(actions) > 1:
+        return None
+    if sight.columns:
+        return blank_chart(sight.rows, sight.columns)
+    return blank_ledger(sight.numbers, actions[0])
 
 
 class QNetwork(eqx.Module):
@@ -127,21 +140,21 @@ class RecurrentQ(eqx.Module):
             key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
         self.sizes = sizes
-        scene = sight.size + (view_size(sight.rows, sight.columns) if self.draws else 0)
+
+        def shown() -> Array:
+            blank = no_counts(sight, actions, sizes)
+            return jnp.zeros(0) if blank is None else blank.view(jnp.asarray(0))
+
+        scene = sight.size + jax.eval_shape(shown).size
         self.network = QNetwork(key_network, sight=scene, actions=actions, sizes=sizes)
         self.unit, self.scale, self.epsilon = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
-
-    @property
-    def draws(self) -> bool:
-        """Whether it keeps a chart."""
-        return bool(self.sight.columns) and self.sizes.context
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
         """An empty embedding at the start of a lifetime."""
         del key
         zero = jnp.zeros(())
-        chart = blank_chart(self.sight.rows, self.sight.columns) if self.draws else None
-        return Context(self.reader.blank(), Clock(zero, zero), spec, chart)
+        counts = no_counts(self.sight, self.network.actions, self.sizes)
+        return Context(self.reader.blank(), Clock(zero, zero), spec, counts)
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
         """Greedy, or at random with probability ``epsilon``."""
@@ -160,29 +173,29 @@ class RecurrentQ(eqx.Module):
         encoded = self.reader.encode(self.sight, note, memory.spec, self.unit)
         ended = transition.terminated | transition.truncated
         clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
-        chart = self.chart_after(memory.chart, transition)
-        return Context(self.advance(memory.hidden, encoded), clock, memory.spec, chart)
+        counts = self.counted(memory.counts, transition)
+        return Context(self.advance(memory.hidden, encoded), clock, memory.spec, counts)
 
     def advance(self, hidden: Float[Array, " H"], encoded: Float[Array, " G"]) -> Array:
         """The embedding after reading one transition."""
         return self.reader.advance(hidden, encoded) if self.sizes.context else hidden
 
-    def chart_after(self, chart: Chart | None, transition: Transition) -> Chart | None:
-        """The chart with one transition put down, where there is one."""
-        if chart is None:
+    def counted(self, counts: Counts | None, transition: Transition) -> Counts | None:
+        """Counts with one transition more, where there are any."""
+        if counts is None:
             return None
-        ended = transition.terminated | transition.truncated
-        return charted(chart, transition.next_state, in_units(transition.reward, self.unit), ended)
+        reward = in_units(transition.reward, self.unit)
+        return counts.after(transition._replace(reward=reward))
 
-    def scene(self, chart: Chart | None, state: Observation) -> Float[Array, " D"]:
-        """What the network sees: the observation, and the chart from there."""
+    def scene(self, state: Observation, counts: Counts | None) -> Float[Array, " D"]:
+        """What the network sees: the observation, and what was counted, from there."""
         seen = self.sight(state)
-        return seen if chart is None else jnp.concatenate([seen, view_from(chart, state)])
+        return seen if counts is None else jnp.concatenate([seen, counts.view(state)])
 
     def values(self, memory: Context, state: Observation) -> Float[Array, "*K A"]:
         """Q(o, .): the discounted return of the rest of the lifetime; -inf at padded actions."""
         clock = clock_facts(memory.clock, memory.spec)
-        q = self.scale * self.network(memory.hidden, self.scene(memory.chart, state), clock)
+        q = self.scale * self.network(memory.hidden, self.scene(state, memory.counts), clock)
         return jnp.where(memory.spec.action_mask, q, -jnp.inf)
 
     def rescaled(self, scale: Float[Array, ""]) -> RecurrentQ:

@@ -1,0 +1,30 @@
+"""The ledger: what was tried in which state and what it paid."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+
+from metaql.embedding.ledger import blank_ledger
+from metaql.types import Transition
+
+
+def entered(ledger, *steps):
+    """After steps of (state, action, reward, next state)."""
+    off = jnp.asarray(False)
+    for state, action, reward, after in steps:
+        where, what, paid, there = map(jnp.asarray, (state, action, reward, after))
+        ledger = ledger.after(Transition(where, what, paid, there, off, off))
+    return ledger
+
+
+def test_rewards_are_entered_where_one_acted():
+    ledger = entered(blank_ledger(3, 2), (2, 1, 0.5, 0), (2, 1, -1.0, 1), (0, 0, 0.25, 2))
+    np.testing.assert_array_equal(ledger.tried, [[1, 0], [0, 0], [0, 2]])
+    np.testing.assert_array_equal(ledger.paid, [[0.25, 0], [0, 0], [0, -0.5]])
+
+
+def test_a_view_is_of_the_state_one_is_in():
+    ledger = entered(blank_ledger(3, 2), *[(2, 1, 0.5, 0)] * 3, (0, 0, 0.25, 2))
+    np.testing.assert_allclose(ledger.view(jnp.asarray(2)), [0.0, 0.5, 1.0, 0.5])
+    np.testing.assert_allclose(ledger.view(jnp.asarray(1)), [0.0, 0.0, 1.0, 1.0])
