@@ -49,8 +49,8 @@ class HiddenGoal(Family):
 
     @property
     def columns(self) -> int:
-        """States are cells."""
-        return self.size
+        """States are cells; with all goals in training there is nothing to carry over from cell to cell."""
+        return 0 if self.shared else self.size
 
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one goal of the split."""
