@@ -72,7 +72,7 @@ ROWS = {
     "dark_room": Row(
         ROOM,
         10,
-        {"env_steps": 20_000_000, "segment_steps": 100, "episodes": (10, 10)},
+        {"env_steps": 8_000_000, "segment_steps": 100, "episodes": (10, 10)},
         {"held-out goals": lambda: every_goal(ROOM)},
     ),
     "key_to_door": Row(
