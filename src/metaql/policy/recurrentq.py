@@ -55,7 +55,7 @@ def no_counts(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counts | 
         return None
     if sight.columns:
         return blank_chart(sight.rows, sight.columns)
-    return blank_ledger(sight.numbers, actions[0])
+    return blank_ledger(sight.numbers, math.prod(actions))
 
 
 class QNetwork(eqx.Module):
