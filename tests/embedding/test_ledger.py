@@ -20,8 +20,8 @@ def entered(ledger, *steps):
 
 def test_rewards_are_entered_where_one_acted():
     ledger = entered(blank_ledger(3, 2), (2, 1, 0.5, 0), (2, 1, -1.0, 1), (0, 0, 0.25, 2))
-    np.testing.assert_array_equal(ledger.tried, [[1, 0], [0, 0], [0, 2]])
-    np.testing.assert_array_equal(ledger.paid, [[0.25, 0], [0, 0], [0, -0.5]])
+    np.testing.assert_array_equal(ledger.visits, [[1, 0], [0, 0], [0, 2]])
+    np.testing.assert_array_equal(ledger.reward, [[0.25, 0], [0, 0], [0, -0.5]])
 
 
 def test_a_view_is_of_the_state_one_is_in():

@@ -17,23 +17,23 @@ from metaql.types import Transition
 class Ledger(NamedTuple):
     """Of one lifetime, S states with A actions."""
 
-    tried: Float[Array, "S A"]
+    visits: Float[Array, "S A"]
     """How often."""
-    paid: Float[Array, "S A"]
+    reward: Float[Array, "S A"]
     """Sum of rewards."""
 
     def after(self, seen: Transition) -> Ledger:
         """With one transition entered, its reward in units of the largest."""
-        states, actions = self.tried.shape
+        states, actions = self.visits.shape
         state = (jnp.arange(states) == seen.state)[:, None]
         here = state & (jnp.arange(actions) == seen.action)
-        return Ledger(self.tried + here, self.paid + here * seen.reward)
+        return Ledger(self.visits + here, self.reward + here * seen.reward)
 
     def view(self, state: Int[Array, ""]) -> Float[Array, " V"]:
         """Mean reward of every action in this state, and how far its deviation has shrunk, ``[2 A]``."""
-        tried = self.tried[state]
-        mean = self.paid[state] / jnp.maximum(tried, 1.0)
-        return jnp.concatenate([mean, 1.0 / jnp.sqrt(1.0 + tried)])
+        visits = self.visits[state]
+        mean = self.reward[state] / jnp.maximum(visits, 1.0)
+        return jnp.concatenate([mean, 1.0 / jnp.sqrt(1.0 + visits)])
 
 
 def blank_ledger(states: int, actions: int) -> Ledger:

@@ -21,7 +21,7 @@ from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note, clock_facts
 from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.policy.recurrentq import Context, Counts, RecurrentQ
+from metaql.policy.recurrentq import Context, Counted, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, Transition
 
@@ -223,7 +223,7 @@ def seen_again(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array,
     if start.counts is None:
         return jax.vmap(learner.sight)(notes.transition.state)
 
-    def body(counts: Counts | None, seen: Transition) -> tuple[Counts | None, Array]:
+    def body(counts: Counted | None, seen: Transition) -> tuple[Counted | None, Array]:
         return learner.counted(counts, seen), learner.scene(seen.state, counts)
 
     return jax.lax.scan(body, start.counts, notes.transition)[1]

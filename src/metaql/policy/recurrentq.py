@@ -22,7 +22,8 @@ from metaql.embedding.ledger import Ledger, blank_ledger
 from metaql.embedding.recurrent import CLOCK_FACTS, Note, Reader, Sight, clock_facts, in_units
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
 
-Counts = Chart | Ledger
+Counted = Chart | Ledger
+"""What is counted in a lifetime, beside what is learned of it."""
 
 
 class Context(NamedTuple):
@@ -32,7 +33,7 @@ class Context(NamedTuple):
     """The task embedding, learned."""
     clock: Clock
     spec: TaskSpec
-    counts: Counts | None = None
+    counts: Counted | None = None
     """The part of it that is not; None where states are not numbered."""
 
 
@@ -49,7 +50,7 @@ class Sizes(NamedTuple):
     """True: the embedding generates weights of the last layer (Ha et al. 2017, arXiv 1609.09106)."""
 
 
-def no_counts(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counts | None:
+def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counted | None:
     """What is counted, at the start of a lifetime."""
     if not sizes.context or not sight.numbers or len(actions) > 1:
         return None
@@ -142,7 +143,7 @@ class RecurrentQ(eqx.Module):
         self.sizes = sizes
 
         def shown() -> Array:
-            blank = no_counts(sight, actions, sizes)
+            blank = nothing_counted(sight, actions, sizes)
             return jnp.zeros(0) if blank is None else blank.view(jnp.asarray(0))
 
         scene = sight.size + jax.eval_shape(shown).size
@@ -153,7 +154,7 @@ class RecurrentQ(eqx.Module):
         """An empty embedding at the start of a lifetime."""
         del key
         zero = jnp.zeros(())
-        counts = no_counts(self.sight, self.network.actions, self.sizes)
+        counts = nothing_counted(self.sight, self.network.actions, self.sizes)
         return Context(self.reader.blank(), Clock(zero, zero), spec, counts)
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
@@ -180,14 +181,14 @@ class RecurrentQ(eqx.Module):
         """The embedding after reading one transition."""
         return self.reader.advance(hidden, encoded) if self.sizes.context else hidden
 
-    def counted(self, counts: Counts | None, transition: Transition) -> Counts | None:
-        """Counts with one transition more, where there are any."""
+    def counted(self, counts: Counted | None, transition: Transition) -> Counted | None:
+        """What is counted, with one transition more; None where nothing is."""
         if counts is None:
             return None
         reward = in_units(transition.reward, self.unit)
         return counts.after(transition._replace(reward=reward))
 
-    def scene(self, state: Observation, counts: Counts | None) -> Float[Array, " D"]:
+    def scene(self, state: Observation, counts: Counted | None) -> Float[Array, " D"]:
         """What the network sees: the observation, and what was counted, from there."""
         seen = self.sight(state)
         return seen if counts is None else jnp.concatenate([seen, counts.view(state)])
