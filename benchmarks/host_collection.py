@@ -24,7 +24,8 @@ from _common import emit, say
 import metaql
 from metaql.embedding.recurrent import Sight
 from metaql.meta.host_lives import live_in_simulators
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
 
 STEPS = {"CartPole-v1": 200, "Acrobot-v1": 100, "Reacher-v5": 50}
 """Simulators, and the steps of an episode."""

@@ -408,6 +408,20 @@ MUTANTS = (
         ("embedding/test_ledger.py::test_rewards_are_entered_where_one_acted",),
     ),
     Mutant(
+        "network: facts and actions swapped",
+        "policy/network.py",
+        ".reshape(self.each.facts, -1))",
+        ".reshape(-1, self.each.facts).T)",
+        ("policy/test_recurrentq.py::test_what_was_counted_of_an_action_speaks_for_it_alone",),
+    ),
+    Mutant(
+        "network: the head of every action keeps the old scale",
+        "policy/network.py",
+        "found.append(cast(ActionHead, network.each).out)",
+        "pass",
+        ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
+    ),
+    Mutant(
         "counts: rewards are not in units of the largest",
         "policy/recurrentq.py",
         "return counts.after(transition._replace(reward=reward))",
@@ -437,9 +451,9 @@ MUTANTS = (
     ),
     Mutant(
         "recurrent: generated weights keep the old scale",
-        "policy/recurrentq.py",
-        "last = jax.tree.map(lambda weight: factor * weight, last)",
-        "last = (jax.tree.map(lambda weight: factor * weight, last[0]), last[1])",
+        "policy/network.py",
+        "found.append(network.generator)",
+        "pass",
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),
     Mutant(
@@ -452,8 +466,8 @@ MUTANTS = (
     Mutant(
         "recurrent: another scale changes the values",
         "policy/recurrentq.py",
-        "factor = self.scale / scale",
-        "factor = scale / self.scale",
+        "self.network.times(self.scale / scale)",
+        "self.network.times(scale / self.scale)",
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),
     Mutant(

@@ -48,10 +48,8 @@ def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
         settings = {
             "env_steps": MDP_STEPS,
             "segment_steps": 100,
-            "discount": 0.98,
-            "episode_discount": 1.0,
-            "hidden": 128,
-            "width": 128,
+            "discount": 0.95,
+            "episode_discount": 0.8,
         }
         found[f"mdp n={n}"] = (FAMILY, n, MDPS["RL2"][place], settings)
     return found

@@ -18,7 +18,8 @@ from metaql.meta.propensity import propensity
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.replay import lived_in, replay_loss
 from metaql.meta.train import meta_train
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families import CartPole
 
 FAMILY = CartPole(horizon=20)

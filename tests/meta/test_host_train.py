@@ -17,7 +17,8 @@ from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import segment_loss
 from metaql.meta.replay import embeddings, replay_loss
 from metaql.meta.train import meta_train
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.simulators import SimulatorFamily
 
 CONFIG = RecurrentConfig(

@@ -23,7 +23,8 @@ from metaql.meta.recurrent_step import (
     segment_loss,
     split_learner,
 )
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.qlearning.td import lambda_returns
 from metaql.tasks.families import CartPole, Chain, GridNavi, KeyToDoor
 

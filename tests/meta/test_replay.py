@@ -12,7 +12,8 @@ from metaql.meta.lifetime import begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import live_segment, segment_loss
 from metaql.meta.replay import embeddings, lived_in, noted, replay_loss, replayed
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families import CartPole, GridNavi
 
 KEY = jax.random.key(3)

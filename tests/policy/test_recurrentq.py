@@ -12,7 +12,8 @@ from metaql.embedding.chart import Chart
 from metaql.embedding.ledger import Ledger
 from metaql.embedding.recurrent import Sight
 from metaql.meta.lifetime import advance, begin_all, live
-from metaql.policy.recurrentq import RecurrentQ, Sizes
+from metaql.policy.network import ActionHead, Sizes
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.qlearning.td import greedy_value, value_of
 from metaql.tasks.families import CartPole, GridNavi
 from metaql.types import Learner, TaskSpec, Transition
@@ -99,6 +100,25 @@ def test_what_is_counted():
     parts = RecurrentQ(KEY, sight=Sight(numbers=25), actions=(2, 3), sizes=Sizes(8, 8))
     found = [kind(q) for q in (on_a_grid(), learner(), on_a_grid(context=False), vectors, parts)]
     assert found == [Chart, Ledger, type(None), type(None), type(None)]
+
+
+def test_what_was_counted_of_an_action_speaks_for_it_alone():
+    """Where nothing else is looked at, trying an action moves its own value, and no other."""
+    q = learner()
+    q = eqx.tree_at(lambda q: q.network.first.weight, q, jnp.zeros_like(q.network.first.weight))
+    empty = q.init(KEY, spec())
+    tried = empty._replace(counts=q.update(KEY, empty, moved()).counts)
+    here, there = jnp.asarray(7), jnp.asarray(12)
+    change = np.asarray(q.values(tried, here) - q.values(empty, here))
+    assert np.flatnonzero(change).tolist() == [1]
+    np.testing.assert_array_equal(q.values(tried, there), q.values(empty, there))
+
+
+def test_relabelled_actions_are_relabelled_values():
+    head = ActionHead(KEY, width=8, facts=3)
+    x, facts = jax.random.normal(KEY, (8,)), jax.random.normal(KEY, (3, 5))
+    order = jnp.asarray([3, 0, 4, 1, 2])
+    np.testing.assert_allclose(head(x, facts)[order], head(x, facts[:, order]), rtol=1e-6)
 
 
 def test_parts_of_an_action_are_chosen_by_themselves():

@@ -13,6 +13,11 @@ from jaxtyping import Array, Float, Int
 
 from metaql.types import Transition
 
+FACTS = 4
+"""Of every action, in a view."""
+_LOUD = 5.0
+"""Factor of rewards: actions of one state differ by a fraction of the largest reward there is."""
+
 
 class Ledger(NamedTuple):
     """Of one lifetime, S states with A actions."""
@@ -30,10 +35,16 @@ class Ledger(NamedTuple):
         return Ledger(self.visits + here, self.reward + here * seen.reward)
 
     def view(self, state: Int[Array, ""]) -> Float[Array, " V"]:
-        """Mean reward of every action in this state, and how far its deviation has shrunk, ``[2 A]``."""
-        visits = self.visits[state]
-        mean = self.reward[state] / jnp.maximum(visits, 1.0)
-        return jnp.concatenate([mean, 1.0 / jnp.sqrt(1.0 + visits)])
+        """What is known of every action in this state, ``[FACTS, A]`` in a row.
+
+        Of n tries: their mean reward, the same shrunk to 0 (by n / (n + 1)), one over the root of n + 1, and
+        1 / (n + 1). Mean and deviation of a normal posterior are sums of the last three (under a prior whose
+        variance is that of a reward), and so are upper confidence bounds.
+        """
+        visits, reward = self.visits[state], _LOUD * self.reward[state]
+        again = 1.0 / (1.0 + visits)
+        facts = (reward / jnp.maximum(visits, 1.0), reward * again, jnp.sqrt(again), again)
+        return jnp.concatenate(facts)
 
 
 def blank_ledger(states: int, actions: int) -> Ledger:

@@ -29,7 +29,8 @@ from metaql.meta.adapt import (
 from metaql.meta.gradient import GradientSteps, adapted_weights
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.replay import Lifetimes, noted
-from metaql.policy.recurrentq import Context, RecurrentQ, Sizes
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.tasks.host import HostEnvironment, open_environment
 from metaql.tasks.vectors import open_vectors
 from metaql.types import Task, Transition

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metaql.errors import ConfigError
-from metaql.policy.recurrentq import Sizes
+from metaql.policy.network import Sizes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 
 from metaql.embedding.chart import Chart, blank_chart
 from metaql.embedding.embed import Clock
-from metaql.embedding.ledger import Ledger, blank_ledger
-from metaql.embedding.recurrent import CLOCK_FACTS, Note, Reader, Sight, clock_facts, in_units
+from metaql.embedding.ledger import FACTS, Ledger, blank_ledger
+from metaql.embedding.recurrent import Note, Reader, Sight, clock_facts, in_units
+from metaql.policy.network import QNetwork, Sizes
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
 
 Counted = Chart | Ledger
@@ -37,19 +38,6 @@ class Context(NamedTuple):
     """The part of it that is not; None where states are not numbered."""
 
 
-class Sizes(NamedTuple):
-    """Of a `RecurrentQ`, and which of its variants it is."""
-
-    hidden: int = 64
-    """H, of the embedding."""
-    width: int = 64
-    """Of the Q-network's layers."""
-    context: bool = True
-    """False: the embedding stays empty, and all tasks are as one (multi-task Q-learning: a baseline)."""
-    generated: bool = False
-    """True: the embedding generates weights of the last layer (Ha et al. 2017, arXiv 1609.09106)."""
-
-
 def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counted | None:
     """What is counted, at the start of a lifetime."""
     if not sizes.context or not sight.numbers or len(actions) > 1:
@@ -59,50 +47,13 @@ def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Cou
     return blank_ledger(sight.numbers, math.prod(actions))
 
 
-class QNetwork(eqx.Module):
-    """Embedding, observation and time -> Q(o, .), layer-normalised throughout.
-
-    Layer norm is what keeps Q-learning without a target network stable (Gallici et al. 2024,
-    arXiv 2407.04811).
-    """
-
-    norm: eqx.nn.LayerNorm
-    first: eqx.nn.Linear
-    first_norm: eqx.nn.LayerNorm
-    second: eqx.nn.Linear
-    second_norm: eqx.nn.LayerNorm
-    out: eqx.nn.Linear
-    generator: eqx.nn.Linear | None
-    """From the embedding to the last layer's weights; None: they are the same in every task."""
-    actions: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, key: PRNGKey, *, sight: int, actions: tuple[int, ...], sizes: Sizes) -> None:
-        """Fresh weights."""
-        hidden, width = sizes.hidden, sizes.width
-        key_first, key_second, key_out = jax.random.split(key, 3)
-        self.norm = eqx.nn.LayerNorm(hidden)
-        self.first = eqx.nn.Linear(hidden + sight + CLOCK_FACTS, width, key=key_first)
-        self.first_norm = eqx.nn.LayerNorm(width)
-        self.second = eqx.nn.Linear(width, width, key=key_second)
-        self.second_norm = eqx.nn.LayerNorm(width)
-        count = math.prod(actions)
-        self.out = eqx.nn.Linear(width, count, key=key_out)
-        self.generator, self.actions = None, actions
-        if sizes.generated:
-            key_generator = jax.random.fold_in(key_out, 1)
-            self.generator = eqx.nn.Linear(hidden, count * width, use_bias=False, key=key_generator)
-
-    def __call__(
-        self, hidden: Float[Array, " H"], seen: Float[Array, " D"], clock: Float[Array, " F"]
-    ) -> Float[Array, "*K A"]:
-        """Q of every action, of each of its parts."""
-        z = self.norm(hidden)
-        x = jax.nn.relu(self.first_norm(self.first(jnp.concatenate([z, seen, clock]))))
-        x = jax.nn.relu(self.second_norm(self.second(x)))
-        q = self.out(x)
-        if self.generator is not None:
-            q = q + self.generator(z).reshape(-1, x.shape[0]) @ x / math.sqrt(x.shape[0])
-        return q.reshape(self.actions)
+def counted_entries(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> tuple[int, int]:
+    """Entries of a view of what is counted, and how many facts of every action they are."""
+    blank = jax.eval_shape(lambda: nothing_counted(sight, actions, sizes))
+    if blank is None:
+        return 0, 0
+    view = jax.eval_shape(lambda counts: counts.view(jnp.asarray(0)), blank)
+    return view.size, FACTS if isinstance(blank, Ledger) else 0
 
 
 class RecurrentQ(eqx.Module):
@@ -141,13 +92,10 @@ class RecurrentQ(eqx.Module):
             key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
         self.sizes = sizes
-
-        def shown() -> Array:
-            blank = nothing_counted(sight, actions, sizes)
-            return jnp.zeros(0) if blank is None else blank.view(jnp.asarray(0))
-
-        scene = sight.size + jax.eval_shape(shown).size
-        self.network = QNetwork(key_network, sight=scene, actions=actions, sizes=sizes)
+        counted, facts = counted_entries(sight, actions, sizes)
+        self.network = QNetwork(
+            key_network, sight=sight.size + counted, facts=facts, actions=actions, sizes=sizes
+        )
         self.unit, self.scale, self.epsilon = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
@@ -201,10 +149,5 @@ class RecurrentQ(eqx.Module):
 
     def rescaled(self, scale: Float[Array, ""]) -> RecurrentQ:
         """The same values as multiples of another scale (van Hasselt et al. 2016, arXiv 1602.07714)."""
-        factor = self.scale / scale
-        last = (self.network.out, self.network.generator)
-        last = jax.tree.map(lambda weight: factor * weight, last)
-        network = eqx.tree_at(
-            lambda n: (n.out, n.generator), self.network, last, is_leaf=lambda leaf: leaf is None
-        )
+        network = self.network.times(self.scale / scale)
         return eqx.tree_at(lambda q: (q.network, q.scale), self, (network, scale))
