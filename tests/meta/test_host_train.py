@@ -14,7 +14,7 @@ from metaql.meta.agent import load
 from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.host_train import segments_of
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import segment_loss
+from metaql.meta.recurrent_step import scenes_of, segment_loss
 from metaql.meta.replay import embeddings, replay_loss
 from metaql.meta.train import meta_train
 from metaql.policy.network import Sizes
@@ -92,7 +92,7 @@ def test_segments_lose_what_whole_lifetimes_lose():
     found = lives([[0, 1, 2]])
     starts, segments = segments_of(found, CONFIG)
     assert segments.alive.shape == (9, 16)
-    cut = segment_loss(learner(), starts, segments)
+    cut = segment_loss(learner(), starts, segments, scenes_of(learner(), starts, segments))
     np.testing.assert_allclose(cut, replay_loss(learner(), found.lifetimes, CONFIG), rtol=1e-4)
 
 

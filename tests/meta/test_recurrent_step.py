@@ -20,6 +20,8 @@ from metaql.meta.recurrent_step import (
     optimizer_for,
     recurrent_step,
     replayed_values,
+    scenes_of,
+    seen_again,
     segment_loss,
     split_learner,
 )
@@ -30,6 +32,7 @@ from metaql.tasks.families import CartPole, Chain, GridNavi, KeyToDoor
 
 BEGIN, START = eqx.filter_jit(begin), eqx.filter_jit(begin_lives)
 LIVE, REPLAYED = eqx.filter_jit(live_segment), eqx.filter_jit(replayed_values)
+SEEN = eqx.filter_jit(seen_again)
 ABREAST = eqx.filter_jit(jax.vmap(live_segment, in_axes=(None, 0, 0, None)))
 ADJUSTED = eqx.filter_jit(adjusted)
 STEP, LOSS = eqx.filter_jit(live_step), eqx.filter_jit(segment_loss)
@@ -72,7 +75,8 @@ def test_a_replayed_segment_has_the_values_of_the_steps(family):
     assert np.asarray(segment.note.transition.action).tolist() == actions
     np.testing.assert_allclose(again.memory.hidden, life.memory.hidden, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, again.memory.counts, life.memory.counts)
-    replayed = learner.scale * REPLAYED(learner, first.memory, segment.note)
+    scenes = SEEN(learner, first.memory, segment.note)
+    replayed = learner.scale * REPLAYED(learner, first.memory, segment.note, scenes)
     np.testing.assert_allclose(replayed, np.stack(values), atol=2e-5)
 
 
@@ -103,7 +107,9 @@ def test_returns_go_on_across_episodes_and_end_with_the_lifetime():
     _, segment = LIVE(learner, task, BEGIN(learner, task, KEY, 2), CONFIG)
     reward, alive = (np.asarray(x) for x in (segment.note.transition.reward, segment.alive))
     assert alive.tolist() == [True] * 16 + [False] * 8
-    best = np.asarray(REPLAYED(learner, BEGIN(learner, task, KEY, 2).memory, segment.note))
+    start = BEGIN(learner, task, KEY, 2).memory
+    scenes = SEEN(learner, start, segment.note)
+    best = np.asarray(REPLAYED(learner, start, segment.note, scenes))
     best = 3.0 * best.max(-1)  # the scale
     expected = np.zeros(17)
     for t in reversed(range(16)):
@@ -135,7 +141,10 @@ def test_dead_steps_count_for_nothing():
     _, segment = LIVE(learner, task, life, CONFIG)
     starts, batch = jax.tree.map(lambda x: x[None], (life.memory, segment))
     spoilt = batch._replace(target=jnp.where(batch.alive, batch.target, 1e6))
-    assert float(LOSS(learner, starts, spoilt)) == float(LOSS(learner, starts, batch))
+    scenes = scenes_of(learner, starts, batch)
+    assert float(LOSS(learner, starts, spoilt, scenes)) == float(
+        LOSS(learner, starts, batch, scenes)
+    )
 
 
 EPISODE = RecurrentConfig(

@@ -10,7 +10,7 @@ import pytest
 from metaql.embedding.recurrent import sight_of
 from metaql.meta.lifetime import begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import live_segment, segment_loss
+from metaql.meta.recurrent_step import live_segment, scenes_of, segment_loss
 from metaql.meta.replay import embeddings, lived_in, noted, replay_loss, replayed
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import RecurrentQ
@@ -51,7 +51,7 @@ def test_a_replayed_lifetime_loses_what_the_lived_one_does(family, sizes):
         np.testing.assert_array_equal(a[alive], b[alive])
     np.testing.assert_allclose(
         replay_loss(learner, lived, CONFIG),
-        segment_loss(learner, starts.memory, segments),
+        segment_loss(learner, starts.memory, segments, scenes_of(learner, starts.memory, segments)),
         rtol=1e-4,
     )
     rewards = np.asarray(segments.note.transition.reward) * alive

@@ -188,13 +188,20 @@ def _shares(alive: Bool[Array, "N T"]) -> Float[Array, "N T"]:
     return alive / jnp.maximum(alive.sum(), 1)
 
 
-def replayed_values(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T *K A"]:
+def replayed_values(
+    learner: RecurrentQ, start: Context, notes: Note, scenes: Float[Array, "T D"]
+) -> Float[Array, "T *K A"]:
     """Q(o_t, .) over `RecurrentQ.scale`, from the memory at a segment's start and what was lived in it.
 
     The same numbers as `RecurrentQ.values` step by step; only the recurrence itself is a loop.
+
+    Args:
+        learner: whose values.
+        start: the memory.
+        notes: what was lived.
+        scenes: of `seen_again`, which depend on nothing that gradients train.
     """
     spec, hidden = start.spec, read_again(learner, start, notes)[0]
-    scenes = seen_again(learner, start, notes)
 
     def at(hidden: Array, scene: Array, clock: Clock) -> Float[Array, "*K A"]:
         return learner.network(hidden, scene, clock_facts(clock, spec))
@@ -229,16 +236,23 @@ def seen_again(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array,
     return jax.lax.scan(body, start.counts, notes.transition)[1]
 
 
-def segment_loss(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, ""]:
+def scenes_of(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[Array, "N T D"]:
+    """`seen_again` of every segment ``[N, T]``."""
+    return jax.vmap(seen_again, in_axes=(None, 0, 0))(learner, starts, segments.note)
+
+
+def segment_loss(
+    learner: RecurrentQ, starts: Context, segments: Segment, scenes: Float[Array, "N T D"]
+) -> Float[Array, ""]:
     """Half the mean squared error of Q at the actions taken, over living steps of ``[N, T]``."""
 
-    def one(start: Context, segment: Segment) -> Float[Array, " T"]:
-        values = replayed_values(learner, start, segment.note)
+    def one(start: Context, segment: Segment, scenes: Float[Array, "T D"]) -> Float[Array, " T"]:
+        values = replayed_values(learner, start, segment.note, scenes)
         chosen = jax.vmap(value_of)(values, segment.note.transition.action)
         error = chosen - segment.target / learner.scale
         return error**2 * segment.alive
 
-    errors = jax.vmap(one)(starts, segments)
+    errors = jax.vmap(one)(starts, segments, scenes)
     return 0.5 * errors.sum() / jnp.maximum(segments.alive.sum(), 1)
 
 
@@ -335,10 +349,11 @@ def _learn(
     weights, rest = split_learner(learner)
     tool = optimizer_for(config)
     size = config.lifetimes // config.minibatches
+    scenes = scenes_of(learner, starts, segments)
 
     def update(carry: tuple[RecurrentQ, Any], chosen: Int[Array, " B"]) -> tuple[Any, Array]:
         weights, optimizer = carry
-        batch = jax.tree.map(lambda x: x[chosen], (starts, segments))
+        batch = jax.tree.map(lambda x: x[chosen], (starts, segments, scenes))
 
         def loss_of(weights: RecurrentQ) -> Float[Array, ""]:
             return segment_loss(eqx.combine(weights, rest), *batch)

@@ -19,7 +19,7 @@ from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note
 from metaql.meta.lifetime import advance, begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import discount_across, read_again, replayed_values
+from metaql.meta.recurrent_step import discount_across, read_again, replayed_values, seen_again
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, TaskSpec, Transition
@@ -149,7 +149,8 @@ def replayed(
 
     With ``cut``, traces end where another action was taken than the learner would.
     """
-    values = replayed_values(learner, _at_birth(learner, life), life.note)
+    start = _at_birth(learner, life)
+    values = replayed_values(learner, start, life.note, seen_again(learner, start, life.note))
     possible = jnp.where(life.spec.action_mask, jax.lax.stop_gradient(values), -jnp.inf)
     best = learner.scale * jax.vmap(greedy_value)(possible)
     taken = jax.vmap(value_of)(values, life.note.transition.action)
