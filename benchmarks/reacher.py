@@ -69,9 +69,11 @@ def draw(rng: np.random.Generator, split: str) -> Task:
 
 def family(tasks: int, held_out: int) -> metaql.SimulatorFamily:
     """So many arms of each split."""
-    rng = np.random.default_rng(0)
     pools = {"train": tasks, "test": held_out}
-    drawn = {split: [draw(rng, split) for _ in range(count)] for split, count in pools.items()}
+    drawn = {}
+    for number, (split, count) in enumerate(pools.items()):
+        rng = np.random.default_rng((0, number))
+        drawn[split] = [draw(rng, split) for _ in range(count)]
     return metaql.SimulatorFamily(HiddenReacher, drawn, name="reacher", levels=LEVELS)
 
 
@@ -90,9 +92,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--env-steps", type=int, default=2_000_000)
-    parser.add_argument("--tasks", type=int, default=256, help="training tasks")
-    parser.add_argument("--held-out", type=int, default=64)
+    parser.add_argument("--env-steps", type=int, default=4_000_000)
+    parser.add_argument("--tasks", type=int, default=2_048, help="training tasks")
+    parser.add_argument("--held-out", type=int, default=256)
     options = parser.parse_args()
     arms, start = family(options.tasks, options.held_out), time.perf_counter()
     agent = metaql.meta_train(

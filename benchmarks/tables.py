@@ -224,6 +224,22 @@ def recurrent(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def recurrent_finite(found: dict[str, Any]) -> str:
+    """Total reward through RecurrentQ beside RL2's published one."""
+    lines = [
+        [
+            name,
+            cell(row["total"], 1),
+            f"{row['RL2']:.1f}",
+            f"{row['train']['env_steps']:,}",
+            f"{row['seconds']:.0f}",
+        ]
+        for name, row in found["rows"].items()
+    ]
+    head = ["total reward", "RecurrentQ", "RL2, published", "steps", "seconds"]
+    return f"{found['trials']:,} tasks a row, one meta-training each.\n\n{table(head, lines)}"
+
+
 def hidden_physics(found: dict[str, Any]) -> str:
     """Return of every episode, who finds out beside who cannot and who is told."""
     lines = []
@@ -271,6 +287,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "omnirl": ("omnirl_table", omnirl),
     "robustness": ("robustness", robustness),
     "recurrent": ("recurrent_q", recurrent),
+    "recurrent finite": ("recurrent_finite", recurrent_finite),
     "hidden physics": ("hidden_physics", hidden_physics),
     "speed": ("tabular_throughput", speed),
 }

@@ -103,6 +103,7 @@ def test_a_typo_gets_the_near_match_and_the_list():
         ({"sizes": "44"}, "a list"),
         ({"sizes": [4, 0.5]}, "`sizes[1]` must be a whole number"),
         ({"slip_range": [0.1]}, "a list of 2 values"),
+        ({"slip_range": 0.1}, "a list of 2 values. my.toml has 0.1. Write [0.1, 0.1]."),
         ({"clip": "no"}, "a number"),
         ({"optimiser": 3}, "Write it under a `[optimiser]` heading."),
         (

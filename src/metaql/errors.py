@@ -22,6 +22,10 @@ class UsageError(MetaQLError):
     exit_code = 2
 
 
+class EndlessWarning(UserWarning):
+    """An environment without a time limit: nothing but the agent's luck ends an episode."""
+
+
 class InvalidTaskError(UsageError, ValueError):
     """Arrays that are not a finite MDP."""
 

@@ -239,6 +239,8 @@ def test_evaluate_compares_and_writes_a_report(capfd):
     assert document["blocks"] == ["1-2", "3-5", "6"]
     assert Path(document["report"]) == folder / "evaluation.html"
     assert Path(document["report"]).exists()
+    code, out, _ = run(capfd, "evaluate", "newest", "--runs", "10", "--json")
+    assert (code, json.loads(out)["run"]) == (0, str(folder))
 
 
 def test_quiet_leaves_stderr_empty(capfd):

@@ -11,10 +11,21 @@ from metaql.errors import UsageError
 
 
 def test_key_values_are_read_as_toml_else_as_text():
-    pairs = ["a=8", "b=0.5", "c=false", "d=8x8", "e=[1, 2]", 'f="x=y"', "g=x=y", "h=None", "i="]
+    pairs = [
+        "a=8",
+        "b=0.5",
+        "c=false",
+        "d=8x8",
+        "e=[1, 2]",
+        'f="x=y"',
+        "g=x=y",
+        "h=None",
+        "i=",
+        "j=nan",
+    ]
     assert key_values(pairs, "--option") == {
         "a": 8, "b": 0.5, "c": False, "d": "8x8", "e": [1, 2], "f": "x=y", "g": "x=y", "h": None,
-        "i": "",
+        "i": "", "j": "nan",
     }  # fmt: skip
 
 

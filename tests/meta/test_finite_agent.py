@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import equinox as eqx
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,13 @@ import pytest
 
 import metaql
 from metaql.embedding.hyperprior import SPREADS
-from metaql.errors import CheckpointError, EnvironmentFaultError, UnknownNameError, UsageError
+from metaql.errors import (
+    CheckpointError,
+    EndlessWarning,
+    EnvironmentFaultError,
+    UnknownNameError,
+    UsageError,
+)
 from metaql.meta import finite_adapt, finite_agent, finite_memory
 from metaql.meta.finite_adapt import judgement
 from metaql.meta.finite_memory import Rows, blank, more_slots, widen
@@ -167,6 +175,19 @@ def test_what_was_learned_survives_a_failing_environment(agent, maze):
 def test_requests_that_make_no_sense_are_usage_errors(agent, maze, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         agent.adapt(maze(), **wrong)
+
+
+def test_a_misspelt_argument_is_told_its_name(agent, maze):
+    with pytest.raises(UsageError, match="Did you mean `episodes`"):
+        agent.adapt(maze(), episode=2)
+
+
+def test_an_environment_without_a_limit_is_warned_of(agent, maze):
+    with pytest.warns(EndlessWarning, match="Maze declares no time limit"):
+        agent.adapt(maze(), episodes=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", EndlessWarning)
+        agent.adapt(gymnasium.wrappers.TimeLimit(maze(), 20), episodes=1)
 
 
 def test_an_agent_comes_back_as_it_was_saved(agent, tmp_path):

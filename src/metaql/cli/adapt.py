@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from metaql.cli.options import Common, key_values, whole
 from metaql.cli.output import number
-from metaql.errors import UsageError
+from metaql.cli.training import newest_or
+from metaql.errors import EndlessWarning, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from metaql.meta.finite_adapt import Beliefs
     from metaql.tasks.host import HostEnvironment
 
-DEFAULT_AGENT, NEWEST = "finite", "newest"
+DEFAULT_AGENT = "finite"
 EPISODES = 50
 """Of a lifetime, unless the agent was trained on a fixed number."""
 SURE = 0.9
@@ -64,7 +65,7 @@ def adapt(
     if episodes is not None and episodes < 1:
         raise UsageError("`--episodes` must be at least 1.", f"Got {episodes}.")
     options = key_values(env_option, "--env-option")
-    source = agent if agent != NEWEST else _newest(common.runs_dir)
+    source = newest_or(agent, common.runs_dir)
     output.say(f"metaql adapt: {env_id}, agent {source}")
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
@@ -79,15 +80,19 @@ def adapt(
             "To set one: --env-option max_episode_steps=200"
         )
     say = printer(output)
-    adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", EndlessWarning
+        )  # said above, with the command line's remedy
+        adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
-    warnings: list[str] = getattr(adapted, "warnings", [])
-    for warning in warnings:
+    unlike: list[str] = getattr(adapted, "warnings", [])
+    for warning in unlike:
         output.say(f"Warning: {warning}")
     request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
     lived = {"returns": returns, "lengths": lengths}
-    output.document({**request, **lived, **_known(adapted, output), "warnings": warnings})
+    output.document({**request, **lived, **_known(adapted, output), "warnings": unlike})
 
 
 def _known(adapted: Any, output: Output) -> dict[str, Any]:
@@ -103,13 +108,6 @@ def _known(adapted: Any, output: Output) -> dict[str, Any]:
         output.say(f"Sure of the best action in {sure} of {len(beliefs.states)} states met")
         document["beliefs"] = beliefs._asdict()
     return document
-
-
-def _newest(runs_dir: Path) -> str:
-    """The newest run (raises UsageError where there is none)."""
-    from metaql.runs import latest_run
-
-    return str(latest_run(runs_dir))
 
 
 def printer(output: Output) -> Any:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, whole
 from metaql.cli.progress import Progress
 from metaql.cli.quickstart import as_document, print_findings
-from metaql.cli.training import STARTING, command_line, read, versions
+from metaql.cli.training import STARTING, command_line, newest_or, read, versions
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ EPISODES = 20
 
 
 def evaluate(
-    run: Annotated[Path, Parameter(help="A run folder: RUNS_DIR/FAMILY/TIME-sSEED.")],
+    run: Annotated[str, Parameter(help="A run folder, RUNS_DIR/FAMILY/TIME-sSEED, or newest.")],
     /,
     *,
     runs: Annotated[int, whole(help="Lifetimes per learner.")] = 200,
@@ -49,8 +49,9 @@ def evaluate(
     common = common or Common()
     output = common.output()
     _check(runs, episodes, task)
-    output.say(f"metaql evaluate: {run}")
-    plan = read(run)
+    folder = Path(newest_or(run, common.runs_dir))
+    output.say(f"metaql evaluate: {folder}")
+    plan = read(folder)
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)
         from metaql.evaluate.compare import compare
@@ -58,7 +59,7 @@ def evaluate(
         from metaql.evaluate.summary import summarise
         from metaql.meta.agent import load
 
-        agent, family = load(run), plan.make_family()
+        agent, family = load(folder), plan.make_family()
         count: int = episodes or getattr(agent, "usual_episodes", EPISODES)
         chosen, words = choose(family, task, common.seed)
         progress(STARTING, 1.0)
@@ -79,13 +80,13 @@ def evaluate(
         findings=found,
         adaptation=None,
         command=command_line(),
-        config={"run": str(run), "family": plan.family, "options": plan.options},
+        config={"run": str(folder), "family": plan.family, "options": plan.options},
         versions=versions(),
     )
-    path = report.write(out if out is not None else run / "evaluation.html")
+    path = report.write(out if out is not None else folder / "evaluation.html")
     print_findings(output, found)
     output.say(f"\nReport: {path}")
-    output.document({"run": run, "task": words, "report": path, **as_document(found, None)})
+    output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
 def _check(runs: int, episodes: int | None, task: int | None) -> None:

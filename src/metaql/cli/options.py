@@ -99,6 +99,8 @@ def _value(text: str) -> Any:
     lowered = text.lower()
     if lowered in ("true", "false", "none"):
         return {"true": True, "false": False, "none": None}[lowered]
+    if lowered.lstrip("+-") == "nan":  # a number to TOML, to nobody else
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -20,6 +20,10 @@ STARTING = "Starting up"
 """Stage in which JAX is loaded and the run is set up."""
 
 
+NEWEST = "newest"
+"""Stands for the newest run."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with the command that goes on from there."""
 
@@ -43,6 +47,17 @@ class Plan:
         from metaql.tasks.families import make
 
         return make(self.family, **self.options)
+
+
+def newest_or(name: str, runs_dir: Path) -> str:
+    """``name``, or the folder of the newest run if that is what it says.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from metaql.runs import latest_run
+
+    return str(latest_run(runs_dir)) if name == NEWEST else name
 
 
 def create(plan: Plan, runs_dir: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaql.errors import EnvironmentFaultError, UsageError
+from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.tasks.host import HostEnvironment, HostStep, numbered
@@ -246,9 +247,20 @@ def live_on_host(
     Returns:
         What the companion's ``adapted`` makes of it.
 
+    Warns:
+        EndlessWarning: the environment declares no time limit.
+
     Raises:
         EnvironmentFaultError: with ``adapted``, what was learned before the environment failed.
     """
+    if not host.has_time_limit:
+        warnings.warn(
+            f"{host.name} declares no time limit: unless it ends episodes by itself, one lasts until the "
+            "agent finds an end. To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where "
+            "it is made; a SimulatorFamily opens its tasks with theirs by family.open(split, number).",
+            EndlessWarning,
+            stacklevel=3,
+        )
     returns: list[float] = []
     lengths: list[int] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,10 @@ class FiniteAgent:
                 attribute holds what was learned until then.
         """
         check_request(episodes, seed)
-        wrong = sorted(sizes.keys() - {"num_states", "num_actions", "horizon"})
-        if wrong or (sizes and not is_dataset(env)):
+        _check_names(sizes)
+        if sizes and not is_dataset(env):
             raise UsageError(
-                "`num_states`, `num_actions` and `horizon` may be given with a dataset, no others.",
+                "`num_states`, `num_actions` and `horizon` may be given with a dataset only.",
                 f"Got {', '.join(sorted(sizes))} with {type(env).__name__}.",
                 "An environment says these itself.",
             )
@@ -193,3 +194,16 @@ def load_finite(folder: Path) -> FiniteAgent:
 def _sizes(states: int, actions: int, horizon: int, episodes: int) -> dict[str, int]:
     sizes = {"states": states, "actions": actions, "episodes": episodes}
     return sizes | ({"horizon": horizon} if horizon != NO_HORIZON else {})
+
+
+def _check_names(given: dict[str, Any]) -> None:
+    """Raise `UsageError` unless these are names of sizes."""
+    known = ("num_states", "num_actions", "horizon")
+    for name in sorted(given.keys() - set(known)):
+        takes = ("episodes", "seed", "prior", "on_episode", *known)
+        near = difflib.get_close_matches(name, takes, n=1)
+        raise UsageError(
+            f"`adapt` takes {', '.join(takes)}.",
+            f"Got `{name}`.",
+            f"Did you mean `{near[0]}`?" if near else "",
+        )

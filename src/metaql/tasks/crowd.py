@@ -111,7 +111,7 @@ class Crowd:
         except Exception as error:
             raise EnvironmentFaultError(
                 "An environment must not raise, and must answer as Gymnasium's interface says.",
-                f"{type(error).__name__} at {what} {self._where(self._at)}: {error}",
+                f"{type(error).__name__} in `{what}`, {self._where(self._at)}: {error}.",
                 "Correct the environment; the original exception is chained to this one.",
             ) from error
 

@@ -272,7 +272,8 @@ def _discrete(space: Any, role: str) -> spaces.Discrete:
             "Finite observation and action spaces are needed (`gymnasium.spaces.Discrete`).",
             f"The {role} space is {space}.",
             "Number its values by a wrapper (gymnasium.wrappers.DiscretizeObservation, "
-            "TransformObservation, DiscretizeAction or TransformAction).",
+            "TransformObservation, DiscretizeAction or TransformAction), or use an agent that was trained "
+            "on such spaces (metaql.SimulatorFamily, RecurrentQ).",
         )
     return space
 
@@ -333,6 +334,6 @@ def _flag(name: str, value: Any, where: str) -> bool:
 def _raised(where: str, error: Exception) -> EnvironmentFaultError:
     return EnvironmentFaultError(
         "An environment must not raise.",
-        f"{type(error).__name__} at {where}: {error}",
+        f"{type(error).__name__} at {where}: {error}.",
         "Correct the environment; the original exception is chained to this one.",
     )
