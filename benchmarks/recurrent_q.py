@@ -66,7 +66,7 @@ ROWS = {
     "grid_navi": Row(
         NAVI,
         4,
-        {"env_steps": 16_000_000, "segment_steps": 60, "episodes": (4, 4), "epochs": 4},
+        {"env_steps": 19_900_000, "segment_steps": 60, "episodes": (4, 4), "epochs": 4},
         {"all goals": lambda: every_goal(NAVI)},
     ),
     "dark_room": Row(
