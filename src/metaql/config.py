@@ -149,13 +149,12 @@ def _fit_literal(hint: Any, value: Any, key: str, source: str) -> Any:
 def _fit_sequence(hint: Any, value: Any, key: str, source: str) -> Any:
     args = typing.get_args(hint)
     fixed = typing.get_origin(hint) is tuple and Ellipsis not in args
+    expected = f"a list of {len(args)} values" if fixed else "a list"
     if not isinstance(value, (list, tuple)):
-        many = len(args) if fixed else 1
-        expected = f"a list of {many} values" if fixed else "a list"
-        remedy = f"Write [{', '.join([f'{value}'[:20]] * many)}]."
-        raise _misfit(expected, value, key, source, remedy)
+        example = [f"{value}"[:20]] * (len(args) if fixed else 1)
+        raise _misfit(expected, value, key, source, f"Write [{', '.join(example)}].")
     if fixed and len(args) != len(value):
-        raise _misfit(f"a list of {len(args)} values", value, key, source)
+        raise _misfit(expected, value, key, source)
     wanted = args if fixed else [args[0] if args else Any] * len(value)
     items = [
         _fit(item, each, f"{key}[{i}]", source)

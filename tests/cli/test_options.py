@@ -11,18 +11,8 @@ from metaql.errors import UsageError
 
 
 def test_key_values_are_read_as_toml_else_as_text():
-    pairs = [
-        "a=8",
-        "b=0.5",
-        "c=false",
-        "d=8x8",
-        "e=[1, 2]",
-        'f="x=y"',
-        "g=x=y",
-        "h=None",
-        "i=",
-        "j=nan",
-    ]
+    pairs = ["a=8", "b=0.5", "c=false", "d=8x8", "e=[1, 2]", 'f="x=y"', "g=x=y", "h=None"]
+    pairs += ["i=", "j=nan"]
     assert key_values(pairs, "--option") == {
         "a": 8, "b": 0.5, "c": False, "d": "8x8", "e": [1, 2], "f": "x=y", "g": "x=y", "h": None,
         "i": "", "j": "nan",

@@ -81,9 +81,8 @@ def adapt(
         )
     say = printer(output)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", EndlessWarning
-        )  # said above, with the command line's remedy
+        # Said above, with the command line's remedy.
+        warnings.simplefilter("ignore", EndlessWarning)
         adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
