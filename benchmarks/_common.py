@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaql.evaluate.blocks import BLOCKS, Block, block_name, block_table
+from metaql.evaluation.blocks import BLOCKS, Block, block_name, block_table
 from metaql.qlearning import PSRL
 from metaql.tasks.families.frozen_lake import FrozenLake
 

@@ -15,7 +15,7 @@ import numpy as np
 from _common import say
 from numpy.typing import ArrayLike
 
-from metaql.evaluate.intervals import mean_interval
+from metaql.evaluation.intervals import mean_interval
 from metaql.meta.lifetime import live
 from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner, PRNGKey

@@ -18,7 +18,7 @@ import numpy as np
 from _common import emit, say
 
 import metaql
-from metaql.evaluate.intervals import mean_interval
+from metaql.evaluation.intervals import mean_interval
 from metaql.meta.lifetime import live
 from metaql.tasks.families import Changing, GridNavi
 

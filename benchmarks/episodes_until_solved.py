@@ -16,7 +16,7 @@ Protocol, fixed beforehand:
 - Every learner lives in the lifetime loop and is told that the lifetime has ``--told`` episodes
   (default: the cap).
 
-Baselines are those of `metaql.evaluate.compare`: UCBVI with a tuned bonus, PSRL with a sparse prior
+Baselines are those of `metaql.evaluation.compare`: UCBVI with a tuned bonus, PSRL with a sparse prior
 (Dirichlet 1/S), Q-learning. The figures that issue 3 measured stand beside them.
 
     python benchmarks/episodes_until_solved.py --agent finite
@@ -38,7 +38,7 @@ from jaxtyping import Array, Float
 from scipy import stats
 
 import metaql
-from metaql.evaluate.compare import baselines
+from metaql.evaluation.compare import baselines
 from metaql.meta.lifetime import begin_all, live_until
 from metaql.tasks.exact import backup, greedy_policy, model_of, policy_return
 from metaql.tasks.finite import FiniteTask

@@ -29,7 +29,7 @@ from _lives import with_room
 from _tasks import garnets, levels, with_horizon
 
 import metaql
-from metaql.evaluate.intervals import mean_interval
+from metaql.evaluation.intervals import mean_interval
 from metaql.meta.calibrate import verdicts
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.lifetime import live

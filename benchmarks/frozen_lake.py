@@ -28,8 +28,8 @@ import numpy as np
 from _common import blocks, emit, informed, say, uninformed
 
 import metaql
-from metaql.evaluate.compare import baselines
-from metaql.evaluate.intervals import Interval, mean_interval, normalised_score
+from metaql.evaluation.compare import baselines
+from metaql.evaluation.intervals import Interval, mean_interval, normalised_score
 from metaql.meta.agent import Agent
 from metaql.meta.lifetime import live
 from metaql.policy.beliefq import BeliefQ

@@ -39,7 +39,7 @@ from _tasks import any_mdps, dark_rooms, garnets, levels, omnirl_cliff, omnirl_l
 from _tuned import tuned
 
 import metaql
-from metaql.evaluate.intervals import mean_interval
+from metaql.evaluation.intervals import mean_interval
 from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner
 

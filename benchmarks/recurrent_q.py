@@ -31,7 +31,7 @@ from _common import emit, say, telling
 from jaxtyping import Float
 
 import metaql
-from metaql.evaluate.intervals import mean_interval
+from metaql.evaluation.intervals import mean_interval
 from metaql.meta.lifetime import live
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.tasks.exact import optimal_return

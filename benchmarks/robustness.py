@@ -50,7 +50,7 @@ from _tasks import (
 from _tuned import tuned
 
 import metaql
-from metaql.evaluate.intervals import Interval, normalised_score
+from metaql.evaluation.intervals import Interval, normalised_score
 from metaql.tasks.families import Chain
 from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner

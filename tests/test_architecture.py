@@ -20,7 +20,7 @@ LAYERS = (
     ("embedding",),
     ("policy",),
     ("meta",),
-    ("evaluate",),
+    ("evaluation",),
     ("cli",),
     ("__main__",),
 )

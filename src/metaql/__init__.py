@@ -13,6 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metaql.cli.progress import Progress
+    from metaql.evaluation.evaluate import evaluate
     from metaql.meta.agent import Agent, load
     from metaql.meta.config import MetaTrainConfig
     from metaql.meta.finite_agent import FiniteAgent
@@ -38,12 +40,14 @@ _HOME = {
     "FiniteTask": "metaql.tasks.finite",
     "LoggedFamily": "metaql.tasks.logged",
     "MetaTrainConfig": "metaql.meta.config",
+    "Progress": "metaql.cli.progress",
     "RecurrentAgent": "metaql.meta.recurrent_agent",
     "RecurrentConfig": "metaql.meta.recurrent_config",
     "RecurrentQ": "metaql.policy.recurrentq",
     "SimulatorFamily": "metaql.tasks.simulators",
     "TaskFamily": "metaql.tasks.families.base",
     "environment_family": "metaql.tasks.families.custom",
+    "evaluate": "metaql.evaluation.evaluate",
     "finite_task": "metaql.tasks.finite",
     "load": "metaql.meta.agent",
     "meta_train": "metaql.meta.train",
@@ -57,6 +61,7 @@ __all__ = [
     "FiniteTask",
     "LoggedFamily",
     "MetaTrainConfig",
+    "Progress",
     "RecurrentAgent",
     "RecurrentConfig",
     "RecurrentQ",
@@ -64,6 +69,7 @@ __all__ = [
     "TaskFamily",
     "__version__",
     "environment_family",
+    "evaluate",
     "families",
     "finite_task",
     "load",

@@ -14,6 +14,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from metaql.evaluation.summary import summarise
+
 EPISODES_SEEN: list[int] = []
 
 
@@ -76,10 +78,17 @@ def compare(agent, family, task, *, runs=200, episodes=20, seed=0, on_progress=N
     return Comparison(rows, {"best non-adaptive policy": 0.083, "optimum": 0.744})
 
 
+def evaluate(agent, family, *, lifetimes, episodes, seed, on_progress):
+    shared = {"runs": lifetimes, "episodes": episodes, "seed": seed, "on_progress": on_progress}
+    found = compare(agent, family, None, **shared)
+    return summarise(found.rows, found.levels)
+
+
 MODULES = {
     "metaql.meta.train": {"meta_train": meta_train},
     "metaql.meta.agent": {"load": load, "Agent": Agent},
-    "metaql.evaluate.compare": {"compare": compare},
+    "metaql.evaluation.compare": {"compare": compare},
+    "metaql.evaluation.evaluate": {"evaluate": evaluate, "usual_episodes": lambda agent: 20},
 }
 
 

@@ -243,6 +243,20 @@ def test_evaluate_compares_and_writes_a_report(capfd):
     assert (code, json.loads(out)["run"]) == (0, str(folder))
 
 
+def test_evaluate_across_lives_in_many_test_tasks(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    code, out, err = run(
+        capfd, "evaluate", str(folder), "--across", "--runs", "7", "--episodes", "3", "--json"
+    )
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["task"] == "7 test tasks of seed 0"
+    assert (document["runs"], document["score"]) == (7, "success")
+    code, _, err = run(capfd, "evaluate", str(folder), "--across", "--task", "1")
+    assert code == 2
+    assert "Got both" in err
+
+
 def test_quiet_leaves_stderr_empty(capfd):
     code, out, err = run(capfd, "train", "frozen_lake", "--quiet")
     assert (code, err) == (0, "")

@@ -16,7 +16,7 @@ from metaql.errors import (
     UnsupportedSpaceError,
     UsageError,
 )
-from metaql.evaluate.compare import AGENT, compare
+from metaql.evaluation.compare import AGENT, compare
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_train import train_recurrent
 from metaql.meta.train import meta_train

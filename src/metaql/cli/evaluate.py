@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,12 +15,10 @@ from metaql.cli.training import STARTING, command_line, newest_or, read, version
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
+    from metaql.evaluation.summary import Findings
+    from metaql.meta.agent import AnyAgent
     from metaql.tasks.families.base import TaskFamily
     from metaql.types import Task
-
-
-EPISODES = 20
-"""Of a lifetime, unless the agent was trained on a fixed number."""
 
 
 def evaluate(
@@ -35,45 +34,47 @@ def evaluate(
         int | None,
         whole(help="Number of a test task; default: the family's own held-out task, else 0."),
     ] = None,
+    across: Annotated[
+        bool,
+        Parameter(help="One lifetime in each of RUNS test tasks, not all of them in one task."),
+    ] = False,
     out: Annotated[
         Path | None, Parameter(help="Where to write the report; default: RUN/evaluation.html.")
     ] = None,
     common: Common | None = None,
 ) -> None:
-    """Compare a trained agent with learners that start from nothing, on a task it never saw.
+    """Compare a trained agent with learners that start from nothing, on tasks it never saw.
 
-    Prints return per episode by block of episodes with 95% intervals, and writes a report.
+    Prints return per episode by block of episodes with 95% intervals, and writes a report. In Python:
+    metaql.evaluate, also for families of your own.
 
-    Example: metaql evaluate runs/frozen_lake/20260101-120000-s0 --runs 500
+    Example: metaql evaluate newest --across --runs 500
     """
     common = common or Common()
     output = common.output()
-    _check(runs, episodes, task)
+    _check(runs, episodes, task, across)
     folder = Path(newest_or(run, common.runs_dir))
     output.say(f"metaql evaluate: {folder}")
     plan = read(folder)
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)
-        from metaql.evaluate.compare import compare
-        from metaql.evaluate.report import Report
-        from metaql.evaluate.summary import summarise
+        from metaql.evaluation.evaluate import usual_episodes
+        from metaql.evaluation.report import Report
         from metaql.meta.agent import load
 
         agent, family = load(folder), plan.make_family()
-        count: int = episodes or getattr(agent, "usual_episodes", EPISODES)
-        chosen, words = choose(family, task, common.seed)
+        count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
-        lives = compare(
+        found, words = _found(
             agent,
             family,
-            chosen,
+            task,
+            across=across,
             runs=runs,
             episodes=count,
             seed=common.seed,
-            on_progress=progress,
+            progress=progress,
         )
-        score = "success" if plan.family == "frozen_lake" else "mean return"
-        found = summarise(lives.rows, lives.levels, score=score)
     report = Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
         summary=f"Task: {words}. Each lifetime is {count} episodes.",
@@ -89,8 +90,39 @@ def evaluate(
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
-def _check(runs: int, episodes: int | None, task: int | None) -> None:
+def _found(
+    agent: AnyAgent,
+    family: TaskFamily,
+    task: int | None,
+    *,
+    across: bool,
+    runs: int,
+    episodes: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[Findings, str]:
+    """What came of the lifetimes, and what to call the tasks."""
+    from metaql.evaluation.compare import compare
+    from metaql.evaluation.evaluate import evaluate as across_tasks
+    from metaql.evaluation.summary import summarise
+
+    score = "success" if family.name == "frozen_lake" else "mean return"
+    if across:
+        found = across_tasks(
+            agent, family, lifetimes=runs, episodes=episodes, seed=seed, on_progress=progress
+        )
+        return dataclasses.replace(found, score=score), f"{runs} test tasks of seed {seed}"
+    chosen, words = choose(family, task, seed)
+    lives = compare(
+        agent, family, chosen, runs=runs, episodes=episodes, seed=seed, on_progress=progress
+    )
+    return summarise(lives.rows, lives.levels, score=score), words
+
+
+def _check(runs: int, episodes: int | None, task: int | None, across: bool) -> None:
     """Raise `UsageError` for numbers out of range."""
+    if across and task is not None:
+        raise UsageError("`--task` is one task, `--across` many.", "Got both.", "Leave one out.")
     if runs < 2 or (episodes is not None and episodes < 1) or (task or 0) < 0:
         raise UsageError(
             "`--runs` must be at least 2, `--episodes` at least 1, `--task` at least 0.",

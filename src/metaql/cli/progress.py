@@ -67,14 +67,22 @@ class Clock:
 
 
 class Progress:
-    """A context that shows stages; call it as ``on_progress(stage, share, metrics)``.
+    """A context that shows stages, the share done and the time left; call it as ``on_progress``.
 
     Args:
-        console: stderr. A terminal gets bars, anything else a line every `PLAIN_EVERY` seconds.
+        console: where; None: stderr. A terminal gets bars, anything else a line every `PLAIN_EVERY` seconds.
         now: clock in seconds (tests replace it).
+
+    Example:
+        >>> import metaql
+        >>> with metaql.Progress() as progress:
+        ...     progress("A stage", 1.0, {"figure": 0.5})
     """
 
-    def __init__(self, console: Console, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console | None = None, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        console = console or Console(stderr=True, highlight=False, soft_wrap=True)
         self._console, self._now = console, now
         self._stage: str | None = None
         self._clock = Clock(now)

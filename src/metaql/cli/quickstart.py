@@ -15,8 +15,8 @@ from metaql.cli.training import STARTING, Plan, command_line, create, fit, versi
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
-    from metaql.evaluate.report import Adaptation
-    from metaql.evaluate.summary import Findings
+    from metaql.evaluation.report import Adaptation
+    from metaql.evaluation.summary import Findings
     from metaql.meta.agent import Agent
 
 FAMILY = "frozen_lake"
@@ -83,7 +83,7 @@ def adaptation(agent: Agent, seed: int, progress: Progress) -> Adaptation:
     """One lifetime on Gymnasium's own environment, step by step in its own code."""
     import numpy as np
 
-    from metaql.evaluate.report import Adaptation, lake_grid
+    from metaql.evaluation.report import Adaptation, lake_grid
     from metaql.tasks.host import open_environment
 
     stage = f"{ENVIRONMENT} itself"
@@ -111,8 +111,8 @@ def adaptation(agent: Agent, seed: int, progress: Progress) -> Adaptation:
 
 def comparison(agent: Agent, plan: Plan, runs: int, progress: Progress) -> Findings:
     """The agent and the learners that start from nothing, on the same map."""
-    from metaql.evaluate.compare import compare
-    from metaql.evaluate.summary import summarise
+    from metaql.evaluation.compare import compare
+    from metaql.evaluation.summary import summarise
     from metaql.tasks.families import FrozenLake
 
     family = plan.make_family()
@@ -131,7 +131,7 @@ def comparison(agent: Agent, plan: Plan, runs: int, progress: Progress) -> Findi
 
 
 def _report(plan: Plan, run: Path, found: Findings, life: Adaptation) -> Path:
-    from metaql.evaluate.report import Report
+    from metaql.evaluation.report import Report
 
     report = Report(
         title=f"{ENVIRONMENT}, learned in a few episodes",
@@ -159,12 +159,8 @@ def _print(output: Output, found: Findings, life: Adaptation) -> None:
 
 def print_findings(output: Output, found: Findings) -> None:
     """The table of a comparison."""
-    title = (
-        f"{found.score.capitalize()} by block of episodes, {found.runs} lifetimes each "
-        "[95% interval]"
-    )
-    rows = [row.as_text() for row in (*found.learners, *found.levels)]
-    output.table(("episodes", *found.blocks), rows, title=title)
+    head, *rows = found.table()
+    output.table(head, rows, title=found.title)
 
 
 def as_document(found: Findings, life: Adaptation | None) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from metaql.meta.replay import Lifetimes, noted
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.tasks.host import HostEnvironment, open_environment
-from metaql.tasks.vectors import open_vectors
+from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Task, Transition
 
 KIND = "recurrent-agent"
@@ -182,10 +182,15 @@ class RecurrentAgent:
     def _opened(self, env: Any) -> HostEnvironment:
         """The environment, if it has the spaces of the family."""
         host = self.open(env)
-        size = host.num_states
-        sight = Sight(numbers=size) if self.learner.sight.numbers else Sight(entries=size)
-        self._check(sight, host.action.shape, host.name)
+        self.check_host(host)
         return host
+
+    def check_host(self, host: HostEnvironment) -> None:
+        """Raise `UnsupportedSpaceError` unless an opened environment has the spaces of the family."""
+        size = host.num_states
+        vectors = isinstance(host, VectorEnvironment)
+        sight = Sight(entries=size) if vectors else Sight(numbers=size)
+        self._check(sight, host.action.shape, host.name)
 
     def _companion(
         self, learner: RecurrentQ, host: HostEnvironment, episodes: int, seed: int

@@ -41,9 +41,15 @@ class Lifetimes(NamedTuple):
 
     def returns(self, episodes: int) -> Float[np.ndarray, "N E"]:
         """Return of every episode."""
-        reward = np.asarray(self.note.transition.reward) * np.asarray(self.alive)
-        index = np.asarray(self.episode)
-        return np.stack([(reward * (index == e)).sum(1) for e in range(episodes)], 1)
+        return self._by_episode(np.asarray(self.note.transition.reward), episodes)
+
+    def lengths(self, episodes: int) -> Int[np.ndarray, "N E"]:
+        """Steps of every episode."""
+        return self._by_episode(np.ones_like(self.episode), episodes)
+
+    def _by_episode(self, of_step: np.ndarray, episodes: int) -> np.ndarray:
+        lived, index = of_step * np.asarray(self.alive), np.asarray(self.episode)
+        return np.stack([(lived * (index == e)).sum(1) for e in range(episodes)], 1)
 
 
 def lifetimes_of(

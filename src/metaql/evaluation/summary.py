@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from metaql.evaluate.blocks import (
+from metaql.evaluation.blocks import (
     Curve,
     Row,
     block_name,
@@ -51,6 +51,28 @@ class Findings:
     by_episode: Mapping[str, Curve]
     by_steps: Mapping[str, Curve]
     """On one grid for all; who has lived all episodes keeps the last value."""
+    returns: Mapping[str, Float[np.ndarray, "N E"]]
+    """By learner: of every episode of every lifetime."""
+
+    @property
+    def title(self) -> str:
+        """What the table shows."""
+        score = self.score.capitalize()
+        return f"{score} by block of episodes, {self.runs} lifetimes each [95% interval]"
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The head and the rows as text."""
+        rows = [row.as_text() for row in (*self.learners, *self.levels)]
+        return [("episodes", *self.blocks), *rows]
+
+    def __str__(self) -> str:
+        """The table, for a terminal or a notebook."""
+        table = self.table()
+        first, *rest = (max(map(len, column)) for column in zip(*table, strict=True))
+        lines = [
+            "  ".join([name.ljust(first), *map(str.rjust, cells, rest)]) for name, *cells in table
+        ]
+        return "\n".join([self.title, *lines])
 
     def level_values(self) -> dict[str, float]:
         """The exact values by name."""
@@ -88,6 +110,7 @@ def summarise(
         blocks=tuple(block_name(block) for block in blocks_within(first.shape[1])),
         learners=tuple(table[: len(returns)]),
         levels=tuple(table[len(returns) :]),
+        returns=returns,
         by_episode={name: curve_by_episode(rows) for name, rows in returns.items()},
         by_steps={
             name: curve_by_steps(returns[name], each.lengths, grid) for name, each in lives.items()

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from metaql.evaluate.plots import INK, learning_curves, q_map, q_table, spread, to_svg
-from metaql.evaluate.report import Adaptation, Report, lake_grid
-from metaql.evaluate.summary import summarise
+from metaql.evaluation.plots import INK, learning_curves, q_map, q_table, spread, to_svg
+from metaql.evaluation.report import Adaptation, Report, lake_grid
+from metaql.evaluation.summary import summarise
 
 MAP = ("SFFF", "FHFH", "FFFH", "HFFG")
 VOID = {"meta", "br", "hr", "img", "link", "input"}

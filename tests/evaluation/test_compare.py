@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from metaql.evaluate.compare import AGENT, baselines, compare, levels
+from metaql.evaluation.compare import AGENT, baselines, compare, levels
 from metaql.meta.agent import Agent
 from metaql.policy.beliefq import BeliefQ
 from metaql.tasks.families import Bandit, FrozenLake

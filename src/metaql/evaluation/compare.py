@@ -1,19 +1,21 @@
-"""An agent beside the baselines, on one task, every one of them in the same lifetime loop."""
+"""An agent beside the baselines, on one task or on many, every one of them in the same lifetime loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metaql.errors import UnsupportedSpaceError
 from metaql.meta.agent import AnyAgent
 from metaql.meta.lifetime import Lives, live
 from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.policy.recurrentq import RecurrentQ
 from metaql.qlearning import PSRL, UCBVI, Constant, QLearning, tuned_optimistic
 from metaql.tasks.exact import model_of, non_adaptive_policy, optimal_return, policy_return
 from metaql.tasks.families.base import Family, TaskFamily
@@ -21,6 +23,9 @@ from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner, Task
 
 AGENT = "meta-learned agent"
+AT_RANDOM = "acting at random"
+OnProgress: TypeAlias = Callable[[str, float, Mapping[str, Any]], None]
+"""Called with the stage, the share of it done, and who is living."""
 _NON_ADAPTIVE_TASKS = 2_000
 _LONGEST_PLAN = 200
 
@@ -41,60 +46,88 @@ def compare(
     runs: int = 200,
     episodes: int = 20,
     seed: int = 0,
-    on_progress: Callable[[str, float, Mapping[str, Any]], None] = lambda *_: None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> Comparison:
-    """Live ``runs`` lifetimes of ``episodes`` episodes in ``task`` with the agent and each baseline.
+    """Live ``runs`` lifetimes of ``episodes`` episodes with the agent and each baseline.
 
     Args:
         agent: meta-trained.
         family: its training tasks give the best non-adaptive policy, where they share states.
-        task: what to adapt to. Where it is not finite there is one baseline: acting at random.
+        task: what to adapt to, or one for each lifetime, ``[runs, ...]``. Where tasks are not finite there is
+            one baseline: acting at random.
         seed: of all lifetimes; every learner has keys of its own.
+
+    Raises:
+        UnsupportedSpaceError: the agent was trained on tasks of another shape.
     """
-    learners = learners_for(agent, task)
-    rows = {}
-    on_progress("Comparison", 0.0, {})
-    for index, (name, learner) in enumerate(learners.items()):
+
+    def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
+        return live(learner, task, keys, episodes=episodes, on_progress=tell)
 
-        def report(share: float, index: int = index, name: str = name) -> None:
-            on_progress("Comparison", (index + share) / len(learners), {"learner": name})
-
-        rows[name] = live(learner, task, keys, episodes=episodes, on_progress=report)
+    rows = one_by_one(learners_for(agent, task), lived, on_progress)
     if isinstance(family, Family) and isinstance(task, FiniteTask):
         return Comparison(rows=rows, levels=levels(family, task))
     return Comparison(rows=rows, levels={})
 
 
+def one_by_one(
+    learners: Mapping[str, Learner],
+    lived: Callable[[int, Learner, Callable[[float], None]], Lives],
+    on_progress: OnProgress,
+) -> dict[str, Lives]:
+    """What came of every learner's lifetimes.
+
+    Args:
+        learners: by name.
+        lived: from a learner's place, the learner, and whom to tell the share done, to its lifetimes.
+        on_progress: told of all of them together.
+    """
+    rows = {}
+    on_progress("Comparison", 0.0, {})
+    for index, (name, learner) in enumerate(learners.items()):
+
+        def report(share: float, index: int = index, name: str = name) -> None:
+            on_progress("Comparison", (index + share) / len(learners), {"learner": name})
+
+        rows[name] = lived(index, learner, report)
+    return rows
+
+
 def learners_for(agent: AnyAgent, task: Task) -> dict[str, Learner]:
-    """The agent's learner, then the baselines of such a task.
+    """The agent's learner, then the baselines of such a task, or of such tasks (``[N, ...]``).
 
     Raises:
         UnsupportedSpaceError: the agent was trained on tasks of another shape.
     """
     if isinstance(task, FiniteTask):
-        num_states, num_actions = task.transition.shape[:2]
+        num_states, num_actions = task.transition.shape[-3:-1]
         return {AGENT: agent.learner_for(num_states, num_actions), **baselines(task)}
     if not isinstance(agent, RecurrentAgent):
         raise UnsupportedSpaceError(
             "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {agent}."
         )
-    learner = agent.learner_on(task)
+    one = jax.tree.map(lambda leaf: leaf[0], task) if jnp.ndim(task.horizon) else task
+    return beside_chance(agent.learner_on(one))
+
+
+def beside_chance(learner: RecurrentQ) -> dict[str, Learner]:
+    """The agent's learner, and the same without any sense in its actions."""
     blind = eqx.tree_at(lambda q: q.epsilon, learner, jnp.ones(()))
-    return {AGENT: learner, "acting at random": blind}
+    return {AGENT: learner, AT_RANDOM: blind}
 
 
 def baselines(task: FiniteTask) -> dict[str, Learner]:
-    """Learners that start from nothing; told the horizon and the range of rewards, as theory wants.
+    """Learners that start from nothing; told the (longest) horizon and range of rewards, as theory wants.
 
     Their constants were tuned on validation lakes (``benchmarks/tune_qlearning.py``); UCBVI with the
     bonus of its paper, and posterior sampling with a uniform prior, do worse.
     """
-    horizon = int(min(int(task.horizon), _LONGEST_PLAN))
+    horizon = min(int(np.max(task.horizon)), _LONGEST_PLAN)
     rewards = model_of(task).reward
     largest = float(jnp.abs(rewards).max())
     binary = bool((rewards >= 0).all()) and largest <= 1.0
-    rare = 1.0 / task.initial.shape[0]
+    rare = 1.0 / task.initial.shape[-1]
     psrl = PSRL(
         horizon=horizon,
         transition_prior=rare,
@@ -112,11 +145,16 @@ def baselines(task: FiniteTask) -> dict[str, Learner]:
 
 
 def levels(family: Family, task: FiniteTask) -> dict[str, float]:
-    """Exact mean returns per episode: the best non-adaptive policy (if defined) and the optimum."""
+    """Exact mean returns per episode: the best non-adaptive policy (if defined) and the optimum.
+
+    Over tasks, where there is more than one (``[N, ...]``).
+    """
     found = {}
+    tasks = task if task.horizon.ndim else jax.tree.map(lambda leaf: leaf[None], task)
     if family.shares_states:
         seen = family.tasks(jax.random.key(0), _NON_ADAPTIVE_TASKS, "train")
         policy = jax.jit(non_adaptive_policy)(seen)
-        found["best non-adaptive policy"] = float(policy_return(task, policy))
-    found["optimum"] = float(optimal_return(task))
+        alike = jax.vmap(policy_return, in_axes=(0, None))(tasks, policy)
+        found["best non-adaptive policy"] = float(alike.mean())
+    found["optimum"] = float(jax.vmap(optimal_return)(tasks).mean())
     return found

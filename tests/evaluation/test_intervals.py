@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from metaql.errors import UsageError
-from metaql.evaluate.blocks import (
+from metaql.evaluation.blocks import (
     BLOCKS,
     Cell,
     block_means,
@@ -22,7 +22,7 @@ from metaql.evaluate.blocks import (
     regret,
     step_grid,
 )
-from metaql.evaluate.intervals import mean_interval, normalised_score, stratified_interval
+from metaql.evaluation.intervals import mean_interval, normalised_score, stratified_interval
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from metaql.errors import UsageError
-from metaql.evaluate.intervals import RESAMPLES, mean_interval
+from metaql.evaluation.intervals import RESAMPLES, mean_interval
 
 Block = tuple[int, int]
 """First and last episode, counted from 1, both included."""

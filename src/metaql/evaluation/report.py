@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from metaql.evaluate.blocks import Cell, Curve
-from metaql.evaluate.plots import COLOURS, learning_curves, q_map, q_table, to_svg
-from metaql.evaluate.summary import Findings
+from metaql.evaluation.blocks import Cell, Curve
+from metaql.evaluation.plots import COLOURS, learning_curves, q_map, q_table, to_svg
+from metaql.evaluation.summary import Findings
 from metaql.files import write_file
 
 

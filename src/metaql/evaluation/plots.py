@@ -21,7 +21,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metaql.evaluate.blocks import Curve
+from metaql.evaluation.blocks import Curve
 
 INK = "#010203"
 """Colour of text and axes; `to_svg` replaces it by the colour of the page's text."""

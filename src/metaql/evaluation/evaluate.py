@@ -1,0 +1,173 @@
+"""How good an agent is on tasks of a family that it never saw: the figure to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import jax
+import numpy as np
+from gymnasium import spaces
+
+from metaql.errors import UnsupportedSpaceError, UsageError, unknown_name
+from metaql.evaluation.compare import Comparison, OnProgress, beside_chance, compare, one_by_one
+from metaql.evaluation.summary import Findings, summarise
+from metaql.meta.adapt import check_whole
+from metaql.meta.agent import AnyAgent
+from metaql.meta.config import AnyFamily
+from metaql.meta.host_lives import live_in_simulators
+from metaql.meta.lifetime import Lives
+from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.policy.recurrentq import RecurrentQ
+from metaql.tasks.families.base import TaskFamily
+from metaql.tasks.logged import LoggedFamily
+from metaql.tasks.simulators import SimulatorFamily
+from metaql.types import Learner
+
+EPISODES = 20
+"""Of a lifetime of an agent that takes any number of them."""
+_ABREAST = 64
+"""Simulators stepped together."""
+
+
+def evaluate(
+    agent: AnyAgent,
+    family: AnyFamily,
+    *,
+    lifetimes: int = 100,
+    episodes: int | None = None,
+    split: str = "test",
+    seed: int = 0,
+    on_progress: OnProgress = lambda stage, done, figures: None,
+) -> Findings:
+    """Live in many tasks of one split with the agent, and with learners that start from nothing.
+
+    Every lifetime is in a task of its own, and starts with an empty memory. Of a `SimulatorFamily`, whose
+    tasks are a list, they are taken in turn.
+
+    Args:
+        agent: meta-trained, or one that comes with the package.
+        family: where the tasks come from.
+        lifetimes: of every learner; intervals are over these.
+        episodes: of every lifetime; None: 20, of a RecurrentQ the most that one had in training.
+        split: ``"test"`` for what is reported, ``"validation"`` for what is chosen by.
+        seed: of tasks and lifetimes.
+        on_progress: called with the stage, the share of it done and who is living.
+
+    Returns:
+        Mean returns by block of episodes; ``print`` shows them, ``returns`` holds every single one.
+
+    Raises:
+        UsageError: fewer than two lifetimes or one episode, a negative seed, or a family without tasks to
+            live in.
+        UnknownNameError: no such split.
+        UnsupportedSpaceError: the agent was trained on tasks of another shape.
+        EnvironmentFaultError: an environment broke its contract.
+
+    Example:
+        >>> import metaql
+        >>> lakes = metaql.families.frozen_lake(size=3)
+        >>> found = metaql.evaluate(metaql.load("finite"), lakes, lifetimes=8, episodes=4)
+        >>> found.blocks
+        ('1-2', '3-4')
+    """
+    count = usual_episodes(agent) if episodes is None else episodes
+    for name, value, least in (
+        ("lifetimes", lifetimes, 2),
+        ("episodes", count, 1),
+        ("seed", seed, 0),
+    ):
+        check_whole(name, value, least)
+    if isinstance(family, SimulatorFamily):
+        found = _simulated(agent, family, split, lifetimes, count, seed, on_progress)
+    elif isinstance(family, LoggedFamily):
+        raise UsageError(
+            "Evaluating needs tasks to live in.",
+            f"Of {family.name!r} there are logs alone.",
+            "Give a family of environments with the same spaces.",
+        )
+    else:
+        found = _drawn(agent, family, split, lifetimes, count, seed, on_progress)
+    return summarise(found.rows, found.levels)
+
+
+def usual_episodes(agent: AnyAgent) -> int:
+    """Episodes of a lifetime, where nobody says how many."""
+    return agent.usual_episodes if isinstance(agent, RecurrentAgent) else EPISODES
+
+
+def _drawn(
+    agent: AnyAgent,
+    family: TaskFamily,
+    split: str,
+    lifetimes: int,
+    episodes: int,
+    seed: int,
+    on_progress: OnProgress,
+) -> Comparison:
+    key_tasks, key_lives = np.random.default_rng(seed).integers(2**31, size=2).tolist()
+    tasks = family.tasks(jax.random.key(key_tasks), lifetimes, split)
+    return compare(
+        agent,
+        family,
+        tasks,
+        runs=lifetimes,
+        episodes=episodes,
+        seed=key_lives,
+        on_progress=on_progress,
+    )
+
+
+def _simulated(
+    agent: AnyAgent,
+    family: SimulatorFamily,
+    split: str,
+    lifetimes: int,
+    episodes: int,
+    seed: int,
+    on_progress: OnProgress,
+) -> Comparison:
+    if not isinstance(agent, RecurrentAgent):
+        raise UnsupportedSpaceError("Simulators need a RecurrentQ.", f"Got {agent}.")
+    if not family.tasks.get(split):
+        raise unknown_name("`split`", split, [name for name in family.tasks if family.tasks[name]])
+    host = family.crowd(split, [0]).hosts[0]
+    agent.check_host(host)
+    if isinstance(host.env.action_space, spaces.Box) and agent.levels != family.levels:
+        raise UsageError(
+            "Actions must mean what they meant in training.",
+            f"Levels of the agent: {agent.levels}, of {family.name!r}: {family.levels}.",
+            "Give the family the agent's levels.",
+        )
+    turns = (np.arange(lifetimes) % len(family.tasks[split])).tolist()
+
+    def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
+        parts = []
+        for first in range(0, lifetimes, _ABREAST):
+            chosen = turns[first : first + _ABREAST]
+            own = int(np.random.default_rng([seed, index, first]).integers(2**31))
+            parts.append(_abreast(cast(RecurrentQ, learner), family, split, chosen, episodes, own))
+            tell((first + len(chosen)) / lifetimes)
+        returns, lengths = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Lives(returns, lengths, np.full(lifetimes, episodes), None)
+
+    learners = beside_chance(agent.learner)
+    return Comparison(rows=one_by_one(learners, lived, on_progress), levels={})
+
+
+def _abreast(
+    learner: RecurrentQ,
+    family: SimulatorFamily,
+    split: str,
+    chosen: list[int],
+    episodes: int,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths ``[n, E]`` in the chosen tasks, in two parts of which one is always answering."""
+    half = (len(chosen) + 1) // 2
+    groups = [group for group in (chosen[:half], chosen[half:]) if group]
+    crowds = family.crowds(split, groups)
+    budgets = tuple(np.full(len(group), episodes, np.int32) for group in groups)
+    length = episodes * max(int(crowd.horizon.max()) for crowd in crowds)
+    lives = live_in_simulators(learner, crowds, budgets, seed, length=length, every=length)
+    return lives.lifetimes.returns(episodes), lives.lifetimes.lengths(episodes)

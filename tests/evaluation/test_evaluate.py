@@ -1,0 +1,168 @@
+"""Evaluation across held-out tasks: who lives where, and what is refused."""
+
+from __future__ import annotations
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import metaql
+from metaql.embedding.recurrent import Sight
+from metaql.errors import UnknownNameError, UnsupportedSpaceError, UsageError
+from metaql.evaluation import evaluate as module
+from metaql.evaluation.compare import AGENT, AT_RANDOM, compare, levels
+from metaql.meta.agent import Agent
+from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.policy.beliefq import BeliefQ
+from metaql.policy.network import Sizes
+from metaql.policy.recurrentq import RecurrentQ
+from metaql.tasks.exact import optimal_return
+from metaql.tasks.families import FrozenLake
+
+
+class Paying(gymnasium.Env):
+    """Two steps, each of which pays what the task pays, if the action is right."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (3,))
+
+    def __init__(self, pays, actions=None):
+        self.pays, self.action_space = pays, actions or spaces.Discrete(2)
+        self.clock = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.clock = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.clock += 1
+        return np.zeros(3, np.float32), self.pays, self.clock == 2, False, {}
+
+
+def paying(pays=(1.0, 2.0, 5.0), *, make=Paying, **options):
+    tasks = {"train": [100.0], "test": list(pays)}
+    return metaql.SimulatorFamily(make, tasks, horizon=3, **options)
+
+
+def recurrent(levels=None, entries=3):
+    learner = RecurrentQ(
+        jax.random.key(0), sight=Sight(entries=entries), actions=(2,), sizes=Sizes(8, 8)
+    )
+    card = {"train": {"episodes": (2, 2)}}
+    return RecurrentAgent(learner=learner, levels=levels, family_name="paying", card=card)
+
+
+def belief():
+    return Agent(learner=BeliefQ(jax.random.key(0)), priors={}, family_name="none", card={})
+
+
+def test_simulators_take_turns(monkeypatch):
+    monkeypatch.setattr(module, "_ABREAST", 4)
+    shares = []
+    found = metaql.evaluate(
+        recurrent(), paying(), lifetimes=7, on_progress=lambda *told: shares.append(told[1])
+    )
+    in_turn = np.asarray([1.0, 2.0, 5.0, 1.0, 2.0, 5.0, 1.0])
+    for name in (AGENT, AT_RANDOM):
+        np.testing.assert_array_equal(found.returns[name], np.stack([2 * in_turn] * 2, 1))
+        assert found.by_steps[name].x[[0, -1]].tolist() == [2.0, 4.0]
+    assert found.runs == 7
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_every_lifetime_has_a_task_of_its_own():
+    """Tasks that pay differently whatever one does: each row of returns is that of its task."""
+    family = FrozenLake.toy()
+    tasks = family.tasks(jax.random.key(0), 3, "test")
+    paid = jnp.asarray([1.0, 2.0, 3.0])[:, None, None, None]
+    tasks = tasks._replace(
+        reward=jnp.broadcast_to(paid, tasks.reward.shape),
+        termination=jnp.zeros_like(tasks.termination),
+        reward_binary=jnp.zeros(3, bool),
+    )
+    found = compare(belief(), family, tasks, runs=3, episodes=2)
+    for lives in found.rows.values():
+        np.testing.assert_array_equal(lives.returns, lives.lengths * [[1.0], [2.0], [3.0]])
+    assert found.levels["optimum"] == pytest.approx(2.0 * int(tasks.horizon[0]))
+
+
+def test_levels_of_many_tasks_are_means():
+    family = FrozenLake.toy()
+    tasks = family.tasks(jax.random.key(1), 4, "test")
+    alone = [levels(family, jax.tree.map(lambda x, i=i: x[i], tasks)) for i in range(4)]
+    for name, value in levels(family, tasks).items():
+        assert value == pytest.approx(np.mean([each[name] for each in alone]), rel=1e-5)
+
+
+def test_tasks_come_from_the_split_that_was_asked_for():
+    class Seen(FrozenLake):
+        def sample(self, key, split):
+            asked.add(split)
+            return super().sample(key, split)
+
+    asked = set()
+    lakes = Seen(size=3)
+    found = metaql.evaluate(belief(), lakes, lifetimes=3, episodes=2, split="validation")
+    assert asked == {"validation", "train"}  # the second for the best non-adaptive policy
+    assert found.returns[AGENT].shape == (3, 2)
+    assert 0.0 < found.level_values()["optimum"] <= 1.0
+    again = metaql.evaluate(belief(), lakes, lifetimes=3, episodes=2, split="validation")
+    np.testing.assert_array_equal(found.returns[AGENT], again.returns[AGENT])
+
+
+def test_printed_it_is_a_table():
+    found = metaql.evaluate(recurrent(), paying([4.0, 4.0 + 1e-9]), lifetimes=2)
+    title, head, agent, chance = str(found).splitlines()
+    assert title == "Mean return by block of episodes, 2 lifetimes each [95% interval]"
+    assert head.split() == ["episodes", "1-2"]
+    assert agent.startswith(f"{AGENT}  8.00 [8.00, 8.00]")
+    assert chance.startswith(f"{AT_RANDOM}    8.00 [8.00, 8.00]")
+
+
+def continuous(pays):
+    return Paying(pays, spaces.Box(-1.0, 1.0, (1,)))
+
+
+@pytest.mark.parametrize(
+    ("agent", "family", "options", "error", "words"),
+    [
+        (recurrent(), paying(), {"lifetimes": 1}, UsageError, "lifetimes"),
+        (recurrent(), paying(), {"episodes": 0}, UsageError, "episodes"),
+        (recurrent(), paying(), {"seed": -1}, UsageError, "seed"),
+        (recurrent(), paying(), {"split": "validation"}, UnknownNameError, "train"),
+        (recurrent(), FrozenLake.toy(), {"split": "tests"}, UnknownNameError, "test"),
+        (recurrent(entries=4), paying(), {}, UnsupportedSpaceError, "3 observation entries"),
+        (belief(), paying(), {}, UnsupportedSpaceError, "RecurrentQ"),
+        (recurrent(levels=(-1.0, 1.0)), paying(make=continuous, levels=(-0.5, 0.5)), {},
+         UsageError, "Levels of the agent"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_evaluated_is_refused(agent, family, options, error, words):
+    with pytest.raises(error, match=words):
+        metaql.evaluate(agent, family, **{"lifetimes": 2, **options})
+
+
+def test_of_logs_there_is_nothing_to_live_in():
+    env = Paying(1.0)
+    log = {
+        "observations": np.zeros((2, 3)), "next_observations": np.zeros((2, 3)),
+        "actions": np.zeros(2, int), "rewards": np.ones(2),
+        "terminations": [False, True], "truncations": [False, False],
+    }  # fmt: skip
+    family = metaql.LoggedFamily({"a": log}, env, horizon=3)
+    with pytest.raises(UsageError, match="logs alone"):
+        metaql.evaluate(recurrent(), family)
+
+
+def test_the_optimum_is_that_of_the_tasks_lived_in():
+    family = FrozenLake.toy()
+    found = metaql.evaluate(belief(), family, lifetimes=5, episodes=1, seed=3)
+    keys = np.random.default_rng(3).integers(2**31, size=2).tolist()
+    tasks = family.tasks(jax.random.key(keys[0]), 5, "test")
+    assert found.level_values()["optimum"] == pytest.approx(
+        float(jax.vmap(optimal_return)(tasks).mean()), rel=1e-6
+    )
