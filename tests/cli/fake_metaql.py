@@ -22,6 +22,7 @@ EPISODES_SEEN: list[int] = []
 class Adapted:
     def __init__(self, returns, lengths):
         self.returns, self.lengths = np.asarray(returns), np.asarray(lengths)
+        self.warnings = []
 
     def q_table(self):
         return np.arange(64.0).reshape(16, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -105,6 +107,13 @@ def test_q_table_is_what_the_corridor_is_worth(adapted):
     table = adapted.q_table()
     np.testing.assert_allclose(table[:4, 1], 0.99 ** np.array([3, 2, 1, 0]), atol=0.05)
     assert (table[:4, 1] > table[:4, 0]).all()
+
+
+def test_a_lifetime_unlike_those_in_training_is_a_warning(agent, adapted):
+    assert adapted.warnings == []
+    trained = dataclasses.replace(agent, card={"train": {"episodes": [5, 40]}})
+    (warning,) = trained.adapt(Corridor(), episodes=3).warnings
+    assert "5 to 40 episodes, asked for 3" in warning
 
 
 def test_predict_takes_what_stable_baselines_takes(adapted):

@@ -236,3 +236,18 @@ def test_the_alarm_is_given_back():
         assert signal.getsignal(signal.SIGALRM) is not before
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "tasks", "horizon", "words"),
+    [
+        ("CartPole-v1", {"train": [3]}, None, "function from a task"),
+        (Counter, [3, 4], None, "split of every task.*list.*train"),
+        (Counter, {"train": [3]}, 0, "`horizon`.*0"),
+        (Counter, {"train": [3]}, 2.5, "`horizon`.*2.5"),
+        (Counter, {"train": [3]}, True, "`horizon`.*True"),
+    ],
+)
+def test_what_is_easily_mixed_up_is_told(make, tasks, horizon, words):
+    with pytest.raises(UsageError, match=words):
+        SimulatorFamily(make, tasks, horizon=horizon)

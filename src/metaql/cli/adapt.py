@@ -86,12 +86,11 @@ def adapt(
         adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
-    unlike: list[str] = getattr(adapted, "warnings", [])
-    for warning in unlike:
+    for warning in adapted.warnings:
         output.say(f"Warning: {warning}")
     request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
     lived = {"returns": returns, "lengths": lengths}
-    output.document({**request, **lived, **_known(adapted, output), "warnings": unlike})
+    output.document({**request, **lived, **_known(adapted, output), "warnings": adapted.warnings})
 
 
 def _known(adapted: Any, output: Output) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def quickstart(
     ] = None,
     common: Common | None = None,
 ) -> None:
-    """Learn across random frozen lakes, then solve FrozenLake-v1 in a few episodes (2 minutes).
+    """Learn across random frozen lakes, then solve FrozenLake-v1 in a few episodes (about 2 minutes).
 
     Trains Q-learning agents on many maps, meta-trains on the same maps, adapts to Gymnasium's own
     map (which no map of the family equals) and compares with learners that start from nothing.

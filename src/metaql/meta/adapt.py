@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import equinox as eqx
@@ -95,6 +95,8 @@ class Adaptation:
     """Return of every episode lived."""
     lengths: Int[np.ndarray, " E"]
     """Steps of every episode lived."""
+    warnings: list[str] = field(default_factory=list[str])
+    """What makes the task unlike those trained on, in plain sentences."""
 
     def __repr__(self) -> str:
         """One line: memory and weights would fill pages."""

@@ -19,6 +19,7 @@ from metaql.meta import finite_agent, recurrent_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.beliefq import Belief, BeliefConfig, BeliefQ
 from metaql.tasks.host import HostEnvironment, open_environment
 
@@ -89,7 +90,8 @@ class Agent:
         Args:
             env: a Gymnasium id or environment with Discrete observation and action spaces, or what
                 `open_environment` made of one.
-            episodes: how many; the agent is told, and explores accordingly.
+            episodes: how many; the agent is told, and explores accordingly. Where it was trained on other
+                numbers `Adaptation.warnings` says so.
             seed: of the environment's first reset and of the agent.
             prior: as in `learner_for`.
             on_episode: called after each episode with its index, return and length.
@@ -106,7 +108,8 @@ class Agent:
         learner = self.learner_for(host.num_states, host.num_actions, prior)
 
         def conclude(memory: Belief, lived: Lived) -> Adapted:
-            return Adapted(**lived._asdict(), learner=learner, memory=memory)
+            unlike = unusual_lifetime(self.card, episodes)
+            return Adapted(**lived._asdict(), learner=learner, memory=memory, warnings=unlike)
 
         companion = TurnCompanion(learner, host.spec(episodes), seed, conclude)
         return live_on_host(companion, host, episodes, seed, on_episode)

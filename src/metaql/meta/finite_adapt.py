@@ -184,8 +184,6 @@ class FiniteAdapted(FiniteAdaptation):
     """State, numbered from 0 -> its row."""
     num_states: int
     calibration: Calibration
-    warnings: list[str]
-    """What makes the task unlike those trained on, in plain sentences."""
     _judged: list[Judgement] = field(default_factory=list[Judgement])
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,7 +93,9 @@ class FiniteAgent:
         seed: int = 0,
         prior: str | None = "auto",
         on_episode: Callable[[int, float, int], None] = lambda index, total, length: None,
-        **sizes: int,
+        num_states: int | None = None,
+        num_actions: int | None = None,
+        horizon: int | None = None,
     ) -> FiniteAdapted:
         """Live ``episodes`` episodes of a new task, learning from every step; no gradients.
 
@@ -107,7 +108,9 @@ class FiniteAgent:
             seed: of the environment's first reset and of the agent.
             prior: as in `learner_for`.
             on_episode: called after each episode with its index, return and length.
-            sizes: ``num_states``, ``num_actions``, ``horizon`` of a dataset.
+            num_states: of a dataset, as in `read_dataset`; an environment says it itself.
+            num_actions: likewise.
+            horizon: likewise.
 
         Raises:
             UsageError: fewer than one episode, a negative seed, or sizes with an environment.
@@ -118,15 +121,16 @@ class FiniteAgent:
                 attribute holds what was learned until then.
         """
         check_request(episodes, seed)
-        _check_names(sizes)
-        if sizes and not is_dataset(env):
+        sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
+        given = {name: size for name, size in sizes.items() if size is not None}
+        if is_dataset(env):
+            return self._study(read_dataset(env, **given), prior)
+        if given:
             raise UsageError(
                 "`num_states`, `num_actions` and `horizon` may be given with a dataset only.",
-                f"Got {', '.join(sorted(sizes))} with {type(env).__name__}.",
+                f"Got {', '.join(sorted(given))} with {type(env).__name__}.",
                 "An environment says these itself.",
             )
-        if is_dataset(env):
-            return self._study(read_dataset(env, **sizes), prior)
         host = open_environment(env)
         learner = self.learner_for(host.num_states, host.num_actions, prior)
 
@@ -194,16 +198,3 @@ def load_finite(folder: Path) -> FiniteAgent:
 def _sizes(states: int, actions: int, horizon: int, episodes: int) -> dict[str, int]:
     sizes = {"states": states, "actions": actions, "episodes": episodes}
     return sizes | ({"horizon": horizon} if horizon != NO_HORIZON else {})
-
-
-def _check_names(given: dict[str, Any]) -> None:
-    """Raise `UsageError` unless these are names of sizes."""
-    known = ("num_states", "num_actions", "horizon")
-    for name in sorted(given.keys() - set(known)):
-        takes = ("episodes", "seed", "prior", "on_episode", *known)
-        near = difflib.get_close_matches(name, takes, n=1)
-        raise UsageError(
-            f"`adapt` takes {', '.join(takes)}.",
-            f"Got `{name}`.",
-            f"Did you mean `{near[0]}`?" if near else "",
-        )

@@ -29,6 +29,7 @@ from metaql.meta.adapt import (
 from metaql.meta.gradient import GradientSteps, adapted_weights
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.replay import Lifetimes, noted
+from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.tasks.host import HostEnvironment, open_environment
@@ -196,7 +197,7 @@ class RecurrentAgent:
         self, learner: RecurrentQ, host: HostEnvironment, episodes: int, seed: int
     ) -> TurnCompanion:
         """A learner beside an environment; what it ends with is a `RecurrentAdapted`."""
-        warnings = self._warnings(episodes)
+        warnings = unusual_lifetime(self.card, episodes)
 
         def conclude(memory: Context, lived: Lived) -> RecurrentAdapted:
             return RecurrentAdapted(
@@ -209,13 +210,6 @@ class RecurrentAgent:
             )
 
         return TurnCompanion(learner, host.spec(episodes), seed, conclude)
-
-    def _warnings(self, episodes: int) -> list[str]:
-        low, high = self.card["train"]["episodes"]
-        if low <= episodes <= high:
-            return []
-        trained = f"{low} to {high}" if low < high else str(high)
-        return [f"Trained on lifetimes of {trained} episodes, asked for {episodes}."]
 
     def _check(self, sight: Sight, actions: tuple[int, ...], what: str) -> None:
         own = self.learner.sight
@@ -308,8 +302,6 @@ class RecurrentAdapted(Adaptation):
     memory: Context
     """What it knows of the task."""
     host: HostEnvironment
-    warnings: list[str]
-    """What is unlike training."""
 
     def predict(
         self,

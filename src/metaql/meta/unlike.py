@@ -112,6 +112,20 @@ def warnings_for(
     return found
 
 
+def unusual_lifetime(card: Mapping[str, Any], episodes: int) -> list[str]:
+    """A plain sentence where lifetimes in training were of other lengths.
+
+    Args:
+        card: of an agent that was meta-trained on lifetimes of so many episodes.
+        episodes: of the lifetime asked for.
+    """
+    low, high = card.get("train", {}).get("episodes", (episodes, episodes))
+    if low <= episodes <= high:
+        return []
+    trained = f"{low} to {high}" if low < high else str(high)
+    return [f"Trained on lifetimes of {trained} episodes, asked for {episodes}."]
+
+
 def _unruly(what: str, repeats: Repeats) -> str:
     deviations = repeats.excess / math.sqrt(repeats.variance + 1e-9)
     why = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -53,7 +54,8 @@ class SimulatorFamily:
 
         Raises:
             UnknownNameError: a split that does not exist.
-            UsageError: no training tasks, or a task in two splits.
+            UsageError: no training tasks, a task in two splits, tasks without splits, a ``make_env`` that
+                cannot be called, or a ``horizon`` below 1.
             UnsupportedSpaceError: spaces that cannot be used, or episodes without an end.
 
         Example:
@@ -66,6 +68,7 @@ class SimulatorFamily:
             >>> family.crowd("train", [0, 1]).horizon
             array([500, 500])
         """
+        _check_types(make_env, tasks, horizon)
         self.make_env, self.name, self.horizon, self.seconds = make_env, name, horizon, seconds
         self.tasks = {split: list(tasks[split]) for split in tasks}
         self.levels = tuple(levels)
@@ -110,6 +113,25 @@ class SimulatorFamily:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return self._kept[place]
+
+
+def _check_types(make_env: Any, tasks: Any, horizon: Any) -> None:
+    """Raise `UsageError` for what is easily mixed up."""
+    if not callable(make_env):
+        raise UsageError(
+            "`make_env` must be a function from a task to an environment.",
+            f"Got {make_env!r}.",
+            "For instance: lambda task: gymnasium.make('CartPole-v1', ...).",
+        )
+    if not isinstance(tasks, Mapping):
+        raise UsageError(
+            "`tasks` must name the split of every task.",
+            f"Got a {type(tasks).__name__}.",
+            'For instance: {"train": [0.5, 1.0, 2.0], "test": [1.5]}.',
+        )
+    whole = isinstance(horizon, Integral) and not isinstance(horizon, bool)
+    if horizon is not None and (not whole or horizon < 1):
+        raise UsageError("`horizon` must be an integer, at least 1.", f"Got {horizon!r}.")
 
 
 def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
