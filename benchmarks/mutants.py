@@ -417,7 +417,7 @@ MUTANTS = (
     Mutant(
         "network: the head of every action keeps the old scale",
         "policy/network.py",
-        "found.append(cast(ActionHead, network.each).out)",
+        "found.append(cast(ActionHead, network.each).weigh)",
         "pass",
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),

@@ -28,31 +28,25 @@ class Sizes(NamedTuple):
 
 
 class ActionHead(eqx.Module):
-    """What was counted of one action -> its share of Q, by the same weights for all of them.
+    """What was counted of one action -> its share of Q: a sum of the facts, weighed as the embedding says.
 
-    A network that reads them in a row has to learn for every action anew what a high mean is worth. Here
-    relabelling actions relabels the output (Zaheer et al. 2017, "Deep Sets", arXiv 1703.06114, section 2.2).
+    Mean plus c deviations, say, with a c of the task and the time that are left. The weights are the same for
+    all actions: relabelling them relabels the output (Zaheer et al. 2017, "Deep Sets", arXiv 1703.06114,
+    section 2.2), and what a high mean is worth is not learned for every action anew.
     """
 
-    shared: eqx.nn.Linear
-    own: eqx.nn.Linear
-    out: eqx.nn.Linear
+    weigh: eqx.nn.Linear
     facts: int = eqx.field(static=True)
     """F, of every action."""
 
     def __init__(self, key: PRNGKey, *, width: int, facts: int) -> None:
         """Fresh weights."""
-        key_shared, key_own, key_out = jax.random.split(key, 3)
-        inner = max(width // 2, 1)
-        self.shared = eqx.nn.Linear(width, inner, key=key_shared)
-        self.own = eqx.nn.Linear(facts, inner, use_bias=False, key=key_own)
-        self.out = eqx.nn.Linear(inner, 1, use_bias=False, key=key_out)
+        self.weigh = eqx.nn.Linear(width, facts, key=key)
         self.facts = facts
 
     def __call__(self, x: Float[Array, " W"], facts: Float[Array, "F A"]) -> Float[Array, " A"]:
         """For every action, in the light of what is the same for all of them."""
-        shared = self.shared(x)
-        return jax.vmap(lambda own: self.out(jax.nn.relu(shared + self.own(own)))[0])(facts.T)
+        return self.weigh(x) @ facts
 
 
 class QNetwork(eqx.Module):
@@ -124,7 +118,7 @@ class QNetwork(eqx.Module):
             if self.generator is not None:
                 found.append(network.generator)
             if self.each is not None:
-                found.append(cast(ActionHead, network.each).out)
+                found.append(cast(ActionHead, network.each).weigh)
             return found
 
         return eqx.tree_at(last, self, jax.tree.map(lambda weight: factor * weight, last(self)))
