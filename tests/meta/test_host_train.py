@@ -150,7 +150,7 @@ def test_what_was_earned_before_a_fault_is_kept(tmp_path):
 
         def step(self, action):
             Tired.steps += 1
-            return self.env.step(None if Tired.steps > 100 else action)
+            return self.env.step(None if Tired.steps > 160 else action)
 
     family = SimulatorFamily(lambda force: Tired(cart(force)), {"train": [-10.0, 8.0, 12.0]})
     with pytest.raises(EnvironmentFaultError, match=r"task .* of 'train'"):
