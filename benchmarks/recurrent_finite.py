@@ -27,7 +27,7 @@ from metaql.meta.lifetime import live
 from metaql.tasks.families import Bandit
 
 TRIALS = 1_000
-BANDIT_STEPS, MDP_STEPS = 6_000_000, 8_000_000
+BANDIT_STEPS, MDP_STEPS = 6_000_000, 20_000_000
 
 
 def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
