@@ -164,8 +164,7 @@ def _abreast(
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns and lengths ``[n, E]`` in the chosen tasks, in two parts of which one is always answering."""
-    half = (len(chosen) + 1) // 2
-    groups = [group for group in (chosen[:half], chosen[half:]) if group]
+    groups = [part.tolist() for part in np.array_split(chosen, min(2, len(chosen)))]
     crowds = family.crowds(split, groups)
     budgets = tuple(np.full(len(group), episodes, np.int32) for group in groups)
     length = episodes * max(int(crowd.horizon.max()) for crowd in crowds)

@@ -122,9 +122,9 @@ class FiniteAgent:
         """
         check_request(episodes, seed)
         sizes = {"num_states": num_states, "num_actions": num_actions, "horizon": horizon}
-        given = {name: size for name, size in sizes.items() if size is not None}
         if is_dataset(env):
-            return self._study(read_dataset(env, **given), prior)
+            return self._study(read_dataset(env, **sizes), prior)
+        given = [name for name, size in sizes.items() if size is not None]
         if given:
             raise UsageError(
                 "`num_states`, `num_actions` and `horizon` may be given with a dataset only.",
