@@ -422,6 +422,20 @@ MUTANTS = (
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),
     Mutant(
+        "exploring: all episodes alike",
+        "policy/recurrentq.py",
+        "jnp.where(ended, self.power(key), power)",
+        "power",
+        ("policy/test_recurrentq.py::test_every_episode_has_a_share_of_random_actions_of_its_own",),
+    ),
+    Mutant(
+        "exploring: simulators forget an episode's share of random actions",
+        "meta/host_lives.py",
+        "fixed.spec, power=standing.power)",
+        "fixed.spec)",
+        ("meta/test_host_train.py::test_an_episode_keeps_its_share_of_random_actions",),
+    ),
+    Mutant(
         "counts: rewards are not in units of the largest",
         "policy/recurrentq.py",
         "return counts.after(transition._replace(reward=reward))",

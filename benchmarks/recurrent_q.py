@@ -66,7 +66,14 @@ ROWS = {
     "grid_navi": Row(
         NAVI,
         4,
-        {"env_steps": 19_900_000, "segment_steps": 60, "episodes": (4, 4), "epochs": 4},
+        {
+            "env_steps": 19_900_000,
+            "segment_steps": 60,
+            "episodes": (4, 4),
+            "epochs": 4,
+            "explore": 0.7,
+            "epsilon_spread": 4.0,
+        },
         {"all goals": lambda: every_goal(NAVI)},
     ),
     "dark_room": Row(

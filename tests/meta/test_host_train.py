@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -45,17 +46,18 @@ def carts(**options):
     return SimulatorFamily(cart, {"train": [-10.0, 8.0, 12.0], "test": [9.0]}, **options)
 
 
-def learner():
-    return RecurrentQ(jax.random.key(0), sight=Sight(entries=4), actions=(2,), sizes=Sizes(8, 8))
+def learner(**options):
+    sight, sizes = Sight(entries=4), Sizes(8, 8)
+    return RecurrentQ(jax.random.key(0), sight=sight, actions=(2,), sizes=sizes, **options)
 
 
-def lives(parts, forces=3):
+def lives(parts, forces=3, of=None):
     """Lifetimes of two and one episodes in turn, divided into parts."""
     family, chosen = carts(), [0, 1, 2][:forces]
     budget = np.array([2, 1, 2], np.int32)
     crowds = family.crowds("train", [[chosen[i] for i in part] for part in parts])
     episodes = tuple(budget[list(part)] for part in parts)
-    return live_in_simulators(learner(), crowds, episodes, 5, length=48, every=16)
+    return live_in_simulators(of or learner(), crowds, episodes, 5, length=48, every=16)
 
 
 def test_staggered_ends_and_parts_change_nothing():
@@ -74,6 +76,20 @@ def test_staggered_ends_and_parts_change_nothing():
     assert (returns[:, 0] > 0).all()
     assert returns[1, 1] == 0  # promised one episode only
     assert together.lifetimes.alive.sum() == returns.sum()  # a cart earns 1 a step
+
+
+def test_an_episode_keeps_its_share_of_random_actions():
+    """At a power so high that nothing is left of one half."""
+
+    def actions(**options):
+        bold = eqx.tree_at(lambda q: q.epsilon, learner(**options), jnp.asarray(0.5))
+        found = lives([[0, 1, 2]], of=bold).lifetimes
+        return np.asarray(found.note.transition.action)[np.asarray(found.alive)].tolist()
+
+    greedy = lives([[0, 1, 2]]).lifetimes
+    expected = np.asarray(greedy.note.transition.action)[np.asarray(greedy.alive)].tolist()
+    assert actions(epsilon_spread=1e9) == expected
+    assert actions() != expected
 
 
 def test_kept_embeddings_are_those_of_the_replay():

@@ -54,6 +54,28 @@ def test_epsilon_is_the_share_of_random_actions():
     assert abs(share - (0.5 + 0.5 / 5)) < 0.03
 
 
+def test_every_episode_has_a_share_of_random_actions_of_its_own():
+    """From epsilon to epsilon to the power of 1 + spread, kept to until the episode ends."""
+    bold = eqx.tree_at(lambda q: q.epsilon, learner(epsilon_spread=4.0), jnp.asarray(0.5))
+    keys = jax.random.split(KEY, 4000)
+
+    def power_after(key, ended):
+        memory = bold.init(KEY, spec())
+        return bold.update(key, memory, moved(ended=ended)).power
+
+    first = jax.vmap(lambda key: bold.init(key, spec()).power)(keys)
+    again = jax.vmap(lambda key: power_after(key, True))(keys)
+    for powers in (first, again):
+        np.testing.assert_allclose(np.quantile(powers, (0, 0.25, 0.5, 1)), (1, 2, 3, 5), atol=0.1)
+    kept = jax.vmap(lambda key: power_after(key, False))(keys)
+    assert np.unique(kept).tolist() == [float(bold.init(KEY, spec()).power)]
+    memory = bold.init(KEY, spec())._replace(power=jnp.asarray(3.0))
+    decision = jax.vmap(lambda key: bold.act(key, memory, jnp.asarray(3)))(keys)
+    strange = np.asarray(decision.action) != np.asarray(decision.values[0]).argmax()
+    assert abs(strange.mean() - 0.5**3 * 4 / 5) < 0.02
+    assert learner().init(KEY, spec()).power is None
+
+
 def on_a_grid(**sizes):
     sight = Sight(numbers=25, columns=5)
     return RecurrentQ(KEY, sight=sight, actions=(5,), sizes=Sizes(8, 8, **sizes))

@@ -213,8 +213,15 @@ class _Standing(NamedTuple):
     """Decisions made."""
     hidden: Float[Array, "n H"]
     clock: Clock
+    power: Float[Array, " n"] | None
     state: Float[Array, "n D"]
     action: Int[Array, "n *K"]
+
+
+def _standing(
+    step: Int[Array, ""], memory: Context, state: Float[Array, "n D"], action: Int[Array, "n *K"]
+) -> _Standing:
+    return _Standing(step, memory.hidden, memory.clock, memory.power, state, action)
 
 
 @functools.lru_cache(maxsize=32)
@@ -242,7 +249,7 @@ def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             return decided(*first_turn(learner, jax.random.fold_in(key, 0), spec, state))
 
         memory, action, best = jax.vmap(one)(keys, spec, state)
-        standing = _Standing(jnp.asarray(1), memory.hidden, memory.clock, state, action)
+        standing = _standing(jnp.asarray(1), memory, state, action)
         return _Fixed(leaves, jax.random.key_data(keys), spec), standing, best
 
     @jax.jit
@@ -255,10 +262,10 @@ def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
             key = jax.random.fold_in(jax.random.wrap_key_data(key), standing.step)
             return decided(*turn(learner, key, memory, last, state))
 
-        before = Context(standing.hidden, standing.clock, fixed.spec)
+        before = Context(standing.hidden, standing.clock, fixed.spec, power=standing.power)
         last, state = _unpacked(standing, told)
         memory, action, best = jax.vmap(one)(fixed.keys, before, last, state)
-        return _Standing(standing.step + 1, memory.hidden, memory.clock, state, action), best
+        return _standing(standing.step + 1, memory, state, action), best
 
     return first, later
 

@@ -37,6 +37,10 @@ class RecurrentConfig:
     """Share of random actions at the end; it starts at 1 and gets there after ``explore`` of the steps."""
     explore: float = 0.4
     """Share of the training over which epsilon falls."""
+    epsilon_spread: float = 0.0
+    """Every episode raises epsilon to a power drawn from 1 to 1 + ``epsilon_spread``: some explore much,
+    others hardly. Helps where what the first episode leaves unknown decides what the next ones can earn
+    (try 4, with ``explore`` 0.7)."""
     bank: int = 1024
     """Tasks sampled at a time."""
     refresh: int = 50
@@ -79,8 +83,9 @@ class RecurrentConfig:
                 "`lifetimes` must be a multiple of `minibatches`.",
                 f"Got {self.lifetimes} and {self.minibatches}.",
             )
-        if self.conservative < 0:
-            raise ConfigError("`conservative` must not be negative.", f"Got {self.conservative}.")
+        for name in ("epsilon_spread", "conservative"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"`{name}` must not be negative.", f"Got {getattr(self, name)}.")
         if self.learning_rate <= 0:
             raise ConfigError("`learning_rate` must be above 0.", f"Got {self.learning_rate}.")
 

@@ -49,7 +49,10 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
 
     def learner(self, sight: Sight, actions: tuple[int, ...]) -> RecurrentQ:
         """Fresh weights."""
-        return RecurrentQ(self.keys.weights, sight=sight, actions=actions, sizes=self.config.sizes)
+        sizes, spread = self.config.sizes, self.config.epsilon_spread
+        return RecurrentQ(
+            self.keys.weights, sight=sight, actions=actions, sizes=sizes, epsilon_spread=spread
+        )
 
     def fresh(self, learner: RecurrentQ, tasks: Any, lives: Any) -> RecurrentState:
         """The state before the first iteration."""

@@ -36,6 +36,8 @@ class Context(NamedTuple):
     spec: TaskSpec
     counts: Counted | None = None
     """The part of it that is not; None where states are not numbered."""
+    power: Float[Array, ""] | None = None
+    """To which the share of random actions is raised in this episode; None: to none."""
 
 
 def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counted | None:
@@ -69,6 +71,8 @@ class RecurrentQ(eqx.Module):
     epsilon: Float[Array, ""]
     """Share of actions drawn at random: while meta-training, else 0."""
     sizes: Sizes = eqx.field(static=True)
+    epsilon_spread: float = eqx.field(static=True)
+    """Every episode raises that share to a power drawn from 1 to 1 + ``epsilon_spread``."""
 
     def __init__(
         self,
@@ -77,6 +81,7 @@ class RecurrentQ(eqx.Module):
         sight: Sight,
         actions: tuple[int, ...],
         sizes: Sizes,
+        epsilon_spread: float = 0.0,
     ) -> None:
         """Fresh weights.
 
@@ -85,13 +90,14 @@ class RecurrentQ(eqx.Module):
             sight: of the family's observations.
             actions: ``(A,)``, or ``(K, A)`` where an action has K parts.
             sizes: of the networks.
+            epsilon_spread: of the share of random actions between episodes.
         """
         key_reader, key_network = jax.random.split(key)
         self.sight = sight
         self.reader = Reader(
             key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
-        self.sizes = sizes
+        self.sizes, self.epsilon_spread = sizes, epsilon_spread
         counted, facts = counted_entries(sight, actions, sizes)
         self.network = QNetwork(
             key_network, sight=sight.size + counted, facts=facts, actions=actions, sizes=sizes
@@ -100,10 +106,19 @@ class RecurrentQ(eqx.Module):
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
         """An empty embedding at the start of a lifetime."""
-        del key
         zero = jnp.zeros(())
         counts = nothing_counted(self.sight, self.network.actions, self.sizes)
-        return Context(self.reader.blank(), Clock(zero, zero), spec, counts)
+        power = self.power(key) if self.epsilon_spread else None
+        return Context(self.reader.blank(), Clock(zero, zero), spec, counts, power)
+
+    def power(self, key: PRNGKey) -> Float[Array, ""]:
+        """For one episode: some explore much and others hardly, side by side.
+
+        So a careful second episode follows upon reckless first ones of all kinds, and the worth of a first
+        one is not that of what randomness leaves of the second. Horgan et al. 2018 (arXiv 1803.00933,
+        section 4) divide actors so, of whom each keeps its own.
+        """
+        return 1.0 + self.epsilon_spread * jax.random.uniform(key)
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
         """Greedy, or at random with probability ``epsilon``."""
@@ -111,19 +126,22 @@ class RecurrentQ(eqx.Module):
         values = self.values(memory, state)
         possible = jnp.where(memory.spec.action_mask, 0.0, -jnp.inf)
         anything = jax.random.categorical(key_action, possible)
-        explores = jax.random.uniform(key_whether) < self.epsilon
+        share = self.epsilon if memory.power is None else self.epsilon**memory.power
+        explores = jax.random.uniform(key_whether) < share
         action = jnp.where(explores, anything, values.argmax(-1)).astype(jnp.int32)
         return Decision(action, values, values)
 
     def update(self, key: PRNGKey, memory: Context, transition: Transition) -> Context:
         """Read one transition."""
-        del key
         note = Note(transition, memory.clock)
         encoded = self.reader.encode(self.sight, note, memory.spec, self.unit)
         ended = transition.terminated | transition.truncated
         clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
         counts = self.counted(memory.counts, transition)
-        return Context(self.advance(memory.hidden, encoded), clock, memory.spec, counts)
+        power = memory.power
+        if power is not None:
+            power = jnp.where(ended, self.power(key), power)
+        return Context(self.advance(memory.hidden, encoded), clock, memory.spec, counts, power)
 
     def advance(self, hidden: Float[Array, " H"], encoded: Float[Array, " G"]) -> Array:
         """The embedding after reading one transition."""
