@@ -68,7 +68,7 @@ def main() -> None:
         seed=options.seed,
         env_steps=agent.card["env_steps"],
         seconds=seconds,
-        returns=returns(agent, runners, EPISODES, STEPS),
+        returns=returns(agent, runners, EPISODES),
     )
 
 

@@ -107,7 +107,7 @@ def main() -> None:
         on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
-    found = returns(agent, arms, EPISODES, STEPS)
+    found = returns(agent, arms, EPISODES)
     jax.clear_caches()
     emit(
         "reacher",

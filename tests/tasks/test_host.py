@@ -67,9 +67,10 @@ def test_an_unknown_id_is_answered_with_the_near_ones(name):
 
 
 def test_an_id_like_no_other_and_a_missing_module_are_unknown_names():
-    for name in ("zzzzqqqq-v0", "no_such_module:Thing-v0"):
-        with pytest.raises(UnknownNameError, match="Got"):
+    for name in ("zzzzqqqq-v0", "Warehouse-v0", "no_such_module:Thing-v0"):
+        with pytest.raises(UnknownNameError, match="Got") as caught:
             open_environment(name)
+        assert "pprint_registry" in caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -284,8 +284,8 @@ def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         # Every answer is checked here at every step; the passive checker looks at the first only.
         return gymnasium.make(name, **{"disable_env_checker": True, **kwargs})
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv, ImportError) as error:
-        known = {key.lower(): key for key in gymnasium.registry}
-        near = difflib.get_close_matches(name.lower(), known, n=3)
+        known = {_bare(key): key for key in gymnasium.registry}
+        near = difflib.get_close_matches(_bare(name), known, n=3)
         hint = f"Did you mean {', '.join(known[key] for key in near)}?" if near else ""
         raise UnknownNameError(
             "`env` must be the id of an environment registered with Gymnasium.",
@@ -298,6 +298,12 @@ def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
             f"Options {sorted(kwargs)}: {type(error).__name__}: {error}",
             "See the environment's own documentation for its options.",
         ) from error
+
+
+def _bare(name: str) -> str:
+    """Without namespace and version, in which any two environments are alike."""
+    name = name.rpartition("/")[2].lower()
+    return name.rpartition("-v")[0] or name
 
 
 def unpack(answer: Any, length: int, where: str) -> tuple[Any, ...]:
