@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -50,6 +51,11 @@ class Told(TaskFamily):
     summary: ClassVar[str] = "hidden physics, told"
 
     of: PhysicsFamily
+
+    @property
+    def suits(self) -> Mapping[str, Any]:
+        """As when nothing is told."""
+        return self.of.suits
 
     def sample(self, key: PRNGKey, split: str) -> ToldTask:
         """Draw one task."""

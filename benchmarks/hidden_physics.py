@@ -39,11 +39,6 @@ FAMILIES: dict[str, type[PhysicsFamily]] = {
     "pendulum": Pendulum,
 }
 MOST = {"cart_pole": 200.0}
-SETTINGS = {
-    # It pays only when the swing is over, after a hundred steps.
-    "acrobot": {"discount": 0.995, "episode_discount": 0.3},
-}
-"""Of every learner of a family, where they are not the usual ones; chosen on validation tasks."""
 
 
 def trained(family: TaskFamily, options: argparse.Namespace, **more: Any) -> RecurrentAgent:
@@ -96,9 +91,8 @@ def scored(
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train who is compared, then compare within the range and beyond."""
-    family, settings = FAMILIES[name], SETTINGS.get(name, {})
-    adaptive = trained(family(), options, **settings)
-    usual = trained(family(), options, context=False, **settings)
+    family = FAMILIES[name]
+    adaptive, usual = trained(family(), options), trained(family(), options, context=False)
     found = {}
     for where, beyond in (("held out", False), ("beyond", True)):
         place = family(beyond=beyond)
@@ -107,8 +101,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             oracle = np.full_like(rows[0], MOST[name])
         else:
             told = Told(place)
-            agent = trained(told, options, context=False, **settings)
-            oracle = lived(agent, told, options.seed)
+            oracle = lived(trained(told, options, context=False), told, options.seed)
         found[where] = scored(rows[0], rows[1], oracle)
         say(f"{name}, {where}: {found[where]}")
     return found

@@ -46,15 +46,7 @@ def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
             row = BANDITS[f"bernoulli, {arms} arms"]["RL2"][place]
             found[f"bandit {arms} arms, n={n}"] = (Bandit(arms, horizon=1), n, row, settings)
     for place, n in enumerate(BUDGETS):
-        settings = {
-            "env_steps": MDP_STEPS,
-            "segment_steps": 100,
-            "discount": 0.95,
-            "episode_discount": 0.8,
-            # What is learned of a state pays when one is there again, ten steps later: until then no value
-            # shows it, for values see what is known of the present state only.
-            "trace": 1.0,
-        }
+        settings = {"env_steps": MDP_STEPS, "segment_steps": 100}
         found[f"mdp n={n}"] = (FAMILY, n, MDPS["RL2"][place], settings)
     return found
 

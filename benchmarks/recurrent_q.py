@@ -85,13 +85,7 @@ ROWS = {
     "key_to_door": Row(
         KeyToDoor(),
         10,
-        {
-            "env_steps": 12_000_000,
-            "segment_steps": 100,
-            "episodes": (10, 10),
-            "episode_discount": 0.3,
-            "epsilon": 0.05,
-        },
+        {"env_steps": 12_000_000, "segment_steps": 100, "episodes": (10, 10)},
         {"held-out rooms": lambda: some(KeyToDoor())},
     ),
     "cart_pole": Row(
@@ -104,14 +98,7 @@ ROWS = {
     "acrobot": Row(
         Acrobot(),
         3,
-        {
-            "env_steps": 12_000_000,
-            "segment_steps": 100,
-            "episodes": (3, 3),
-            # It pays only when the swing is over, after a hundred steps.
-            "discount": 0.995,
-            "episode_discount": 0.3,
-        },
+        {"env_steps": 12_000_000, "segment_steps": 100, "episodes": (3, 3)},
         {"held out": lambda: some(Acrobot()), "beyond": lambda: some(Acrobot(beyond=True))},
         "Acrobot-v1",
     ),

@@ -17,11 +17,22 @@ from metaql.errors import (
     UsageError,
 )
 from metaql.evaluation.compare import AGENT, compare
+from metaql.meta.config import MetaTrainConfig, settings_for
 from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_train import train_recurrent
 from metaql.meta.train import meta_train
 from metaql.runs import read_metrics
-from metaql.tasks.families import CartPole, Chain, GridNavi, Pendulum
+from metaql.tasks.families import (
+    Acrobot,
+    CartPole,
+    Chain,
+    GridNavi,
+    KeyToDoor,
+    Pendulum,
+    RandomMDP,
+)
+from metaql.tasks.families.changing import Changing
 
 ITERATIONS = 6
 SETTINGS = {
@@ -219,3 +230,22 @@ def test_train_recurrent_is_what_meta_train_calls():
         CartPole.toy(), config, seed=3, run=None, resume=False, on_progress=lambda *_: None
     )
     assert bits(agent) == bits(train())
+
+
+def test_settings_are_those_given_else_what_suits_the_family_else_the_usual_ones():
+    usual = RecurrentConfig()
+    assert settings_for(Acrobot.toy(), "auto", {}, "here") == RecurrentConfig(
+        discount=0.995, episode_discount=0.3
+    )
+    given = settings_for(Acrobot.toy(), "recurrent", {"discount": 0.9}, "here")
+    assert (given.discount, given.episode_discount, given.trace) == (0.9, 0.3, usual.trace)
+    moving = settings_for(Changing(Acrobot.toy()), "recurrent", {}, "here")
+    assert moving.discount == 0.995
+    assert settings_for(GridNavi.toy(), "recurrent", {}, "here") == usual
+    # BeliefQ has settings of its own.
+    assert settings_for(RandomMDP.toy(), "belief", {}, "here") == MetaTrainConfig()
+    assert settings_for(RandomMDP.toy(), "recurrent", {}, "here").trace == 1.0
+    family, few = KeyToDoor.toy(), {**SETTINGS, "env_steps": 1}
+    assert meta_train(family, **few).card["train"]["episode_discount"] == 0.3
+    whole = meta_train(family, config=RecurrentConfig(), **few)
+    assert whole.card["train"]["episode_discount"] == usual.episode_discount

@@ -139,10 +139,9 @@ def _how_to_go_on(run: Path) -> str:
 
 
 def _train_config(plan: Plan) -> Any:
-    from metaql.config import build
-    from metaql.meta.config import config_class
+    from metaql.meta.config import settings_for
 
-    return build(config_class(plan.make_family(), plan.agent), plan.train, "[train]")
+    return settings_for(plan.make_family(), plan.agent, plan.train, "[train]")
 
 
 def command_line() -> str:

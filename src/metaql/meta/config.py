@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from metaql.config import build
 from metaql.errors import ConfigError, unknown_name
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.tasks.families.base import Family, TaskFamily
@@ -138,3 +141,19 @@ def config_class(family: AnyFamily, agent: str) -> type[MetaTrainConfig] | type[
         )
     finite = isinstance(family, Family) and agent != "recurrent"
     return MetaTrainConfig if finite else RecurrentConfig
+
+
+def settings_for(
+    family: AnyFamily, agent: str, given: Mapping[str, Any], source: str
+) -> MetaTrainConfig | RecurrentConfig:
+    """Those given, else what suits the family, else the usual ones.
+
+    Raises:
+        UnknownNameError: no such agent.
+        ConfigError: an agent that cannot learn such a family, or a setting that does not exist or fit.
+    """
+    wanted = config_class(family, agent)
+    suits: Mapping[str, Any] = {}
+    if wanted is RecurrentConfig and isinstance(family, TaskFamily):
+        suits = family.suits
+    return build(wanted, {**suits, **given}, source)

@@ -9,11 +9,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metaql.config import build, to_dict
+from metaql.config import to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
 from metaql.meta.agent import Agent
-from metaql.meta.config import AnyFamily, MetaTrainConfig, config_class
+from metaql.meta.config import AnyFamily, MetaTrainConfig, config_class, settings_for
 from metaql.meta.groups import Group, fit_priors, groups_of
 from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -99,7 +99,8 @@ def meta_train(
             `SimulatorFamily` is stepped on the host, of a `LoggedFamily` there are logs alone.
         agent: ``"belief"``: BeliefQ, for finite families; ``"recurrent"``: RecurrentQ, for any whose tasks
             share observations and actions; ``"auto"``: BeliefQ where the family is finite.
-        config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``.
+        config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``. None:
+            what suits the family (`metaql.tasks.families.base.TaskFamily.suits`), else the usual settings.
         seed: of everything; the same seed gives the same weights.
         run: folder for checkpoints, ``metrics.jsonl`` and the agent; None: nothing is written. A new training
             wants one without checkpoints.
@@ -123,8 +124,8 @@ def meta_train(
         raise ConfigError(
             f"`config` must be a {wanted.__name__} here.", f"Got a {type(config).__name__}."
         )
-    values = {**to_dict(config or wanted()), **settings}
-    config, folder = build(wanted, values, "meta_train"), Path(run) if run else None
+    values = {**(to_dict(config) if config else {}), **settings}
+    config, folder = settings_for(family, agent, values, "meta_train"), Path(run) if run else None
     if isinstance(config, RecurrentConfig):
         return train_recurrent(
             family, config, seed=seed, run=folder, resume=resume, on_progress=on_progress

@@ -29,6 +29,11 @@ class TaskFamily(eqx.Module):
     """What the actions mean where an environment of this kind takes numbers: shares of their range."""
 
     @property
+    def suits(self) -> Mapping[str, Any]:
+        """Settings of RecurrentQ's training that suit these tasks better than the usual ones."""
+        return {}
+
+    @property
     def columns(self) -> int:
         """Columns of the grid, where states are cells numbered row by row; 0: they are not."""
         return 0

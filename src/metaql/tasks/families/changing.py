@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -103,6 +104,11 @@ class Changing(TaskFamily):
                 f"Got {of!r}, earliest={earliest}, latest={latest}.",
             )
         self.of, self.earliest, self.latest = of, earliest, latest
+
+    @property
+    def suits(self) -> Mapping[str, Any]:
+        """As the family that changes."""
+        return self.of.suits
 
     @property
     def columns(self) -> int:

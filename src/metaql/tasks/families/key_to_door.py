@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -109,6 +109,11 @@ class KeyToDoor(TaskFamily):
                 f"Got size={size}, horizon={horizon}.",
             )
         self.size, self.horizon = size, horizon
+
+    @property
+    def suits(self) -> Mapping[str, Any]:
+        """The door is far, the next episode farther; whoever knows the way still has to look for the key."""
+        return {"episode_discount": 0.3, "epsilon": 0.05}
 
     @property
     def columns(self) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -87,6 +87,11 @@ class RandomMDP(Family):
         self.num_states, self.num_actions, self.horizon = num_states, num_actions, horizon
         self.kind, self.branching, self.rewarded = kind, branching, rewarded
         self.termination = termination
+
+    @property
+    def suits(self) -> Mapping[str, Any]:
+        """What is found out of a state pays when one is there again; values elsewhere do not show it."""
+        return {"trace": 1.0} if self.kind == "dense" else {}
 
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one MDP; its numbers are continuous, so no two draws agree."""
