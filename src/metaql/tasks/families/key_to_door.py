@@ -112,7 +112,7 @@ class KeyToDoor(TaskFamily):
 
     @property
     def suits(self) -> Mapping[str, Any]:
-        """The door is far, the next episode farther; whoever knows the way still has to look for the key."""
+        """Chosen on validation rooms, where the usual ones had 0.54 for 0.68 of 2 (without a chart)."""
         return {"episode_discount": 0.3, "epsilon": 0.05}
 
     @property
