@@ -67,7 +67,7 @@ def measure(name: str, seed: int, more: dict[str, Any]) -> dict[str, Any]:
         "optimum": round(n * float(jax.jit(jax.vmap(optimal_return))(tasks).mean()), 1),
         "RL2": published,
         "seconds": seconds,
-        "train": settings,
+        "train": agent.card["train"],
     }
 
 

@@ -131,7 +131,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     steps = {} if options.env_steps is None else {"env_steps": options.env_steps}
     settings = {**row.train, **steps}
     places: dict[str, list[np.ndarray]] = {}
-    seconds = []
+    seconds, train = [], {}
     for seed in range(options.seed, options.seed + options.seeds):
         start = time.perf_counter()
         agent = metaql.meta_train(
@@ -142,6 +142,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             **settings,
         )
         seconds.append(round(time.perf_counter() - start, 1))
+        train = agent.card["train"]
         found = {
             where: by_episode(agent, make(), row, seed) for where, make in row.measured.items()
         }
@@ -151,7 +152,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
             places.setdefault(where, []).append(returns)
         say(f"{name}, seed {seed}: {found}, {seconds[-1]} s")
     return {
-        "train": settings,
+        "train": train,
         "seconds": seconds,
         "oracle": oracle(row),
         "returns": {where: _with_intervals(np.stack(rows)) for where, rows in places.items()},
