@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -46,7 +47,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--env-steps", type=int, default=3_000_000)
+    parser.add_argument("--env-steps", type=int, default=6_000_000)
+    parser.add_argument(
+        "--run", type=Path, help="folder of the training, which goes on where it stopped"
+    )
     options = parser.parse_args()
     speeds = np.random.default_rng(0).uniform(0.0, 3.0, 130).tolist()
     tasks = {"train": speeds[:100], "test": speeds[100:]}
@@ -56,10 +60,14 @@ def main() -> None:
         runners,
         seed=options.seed,
         env_steps=options.env_steps,
+        run=options.run,
+        resume=options.run is not None and options.run.exists(),
         episodes=(EPISODES, EPISODES),
-        segment_steps=100,
-        lifetimes=48,
-        minibatches=4,
+        segment_steps=50,
+        lifetimes=24,
+        minibatches=8,
+        epochs=16,
+        action_gap=0.9,
         on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
@@ -68,6 +76,7 @@ def main() -> None:
         seed=options.seed,
         env_steps=agent.card["env_steps"],
         seconds=seconds,
+        settings=agent.card["train"],
         returns=returns(agent, runners, EPISODES),
     )
 

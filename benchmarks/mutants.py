@@ -422,6 +422,29 @@ MUTANTS = (
         ("policy/test_recurrentq.py::test_another_scale_keeps_the_values",),
     ),
     Mutant(
+        "action gap: segments forget it",
+        "meta/recurrent_step.py",
+        "Segment(notes, alive, target - config.action_gap * short)",
+        "Segment(notes, alive, target)",
+        (
+            "meta/test_recurrent_step.py::test_an_action_gap_lowers_targets_by_what_actions_are_worth_less",
+        ),
+    ),
+    Mutant(
+        "action gap: simulators forget what an action was worth less",
+        "meta/host_lives.py",
+        "worth[..., 0], worth[..., 1], lived.hidden)",
+        "worth[..., 0], 0.0 * worth[..., 1], lived.hidden)",
+        ("meta/test_host_train.py::test_segments_lose_what_whole_lifetimes_lose",),
+    ),
+    Mutant(
+        "exploring: all parts of an action at once or none",
+        "policy/recurrentq.py",
+        "jax.random.uniform(key_whether, values.shape[:-1])",
+        "jax.random.uniform(key_whether)",
+        ("policy/test_recurrentq.py::test_every_part_of_an_action_explores_by_itself",),
+    ),
+    Mutant(
         "exploring: all episodes alike",
         "policy/recurrentq.py",
         "jnp.where(ended, self.power(key), power)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import gymnasium
 import jax
@@ -103,13 +105,17 @@ def test_kept_embeddings_are_those_of_the_replay():
         )
 
 
-def test_segments_lose_what_whole_lifetimes_lose():
+@pytest.mark.parametrize("gap", [0.0, 0.9])
+def test_segments_lose_what_whole_lifetimes_lose(gap):
     """Cut or whole, on-policy or replayed by who lived it: one loss."""
-    found = lives([[0, 1, 2]])
-    starts, segments = segments_of(found, CONFIG)
+    bold = eqx.tree_at(lambda q: q.epsilon, learner(), jnp.asarray(0.5))
+    found, config = lives([[0, 1, 2]], of=bold), dataclasses.replace(CONFIG, action_gap=gap)
+    starts, segments = segments_of(found, config)
     assert segments.alive.shape == (9, 16)
-    cut = segment_loss(learner(), starts, segments, scenes_of(learner(), starts, segments))
-    np.testing.assert_allclose(cut, replay_loss(learner(), found.lifetimes, CONFIG), rtol=1e-4)
+    cut = segment_loss(bold, starts, segments, scenes_of(bold, starts, segments))
+    np.testing.assert_allclose(cut, replay_loss(bold, found.lifetimes, config), rtol=1e-4)
+    plain = replay_loss(bold, found.lifetimes, CONFIG)
+    assert (float(cut) == pytest.approx(float(plain), rel=1e-3)) == (gap == 0)
 
 
 def test_returns_end_with_the_lifetime_and_go_on_across_episodes():

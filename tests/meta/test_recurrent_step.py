@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -119,6 +121,28 @@ def test_returns_go_on_across_episodes_and_end_with_the_lifetime():
         discount = CONFIG.discount * (CONFIG.episode_discount if t == 7 else 1.0)
         expected[t] = reward[t] + discount * onward
     np.testing.assert_allclose(segment.target[:16], expected[:16], rtol=1e-4, atol=1e-4)
+
+
+def test_an_action_gap_lowers_targets_by_what_actions_are_worth_less():
+    """Baird's advantage learning: the same steps, and nothing is taken from greedy ones."""
+    family = GridNavi.toy()
+    bold = eqx.tree_at(lambda q: q.epsilon, learner_for(family), jnp.asarray(0.5))
+    life = BEGIN(bold, family.sample(KEY, "train"), KEY, 2)
+    wide = dataclasses.replace(CONFIG, action_gap=0.75)
+    plain, widened = (
+        LIVE(bold, family.sample(KEY, "train"), life, config)[1] for config in (CONFIG, wide)
+    )
+    np.testing.assert_array_equal(plain.note.transition.action, widened.note.transition.action)
+    values = 3.0 * np.asarray(
+        REPLAYED(bold, life.memory, plain.note, SEEN(bold, life.memory, plain.note))
+    )
+    taken = values[np.arange(24), np.asarray(plain.note.transition.action)]
+    short = (values.max(-1) - taken)[:16]
+    assert (short == 0).any()
+    assert short.max() > 0.1
+    np.testing.assert_allclose(
+        (plain.target - widened.target)[:16], 0.75 * short, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_last_step_of_a_segment_bootstraps_from_what_follows():

@@ -54,6 +54,19 @@ def test_epsilon_is_the_share_of_random_actions():
     assert abs(share - (0.5 + 0.5 / 5)) < 0.03
 
 
+def test_every_part_of_an_action_explores_by_itself():
+    """So what one joint's move is worth is seen beside the best that the others know."""
+    sight, chance = Sight(entries=2), 0.5 * 3 / 4
+    arm = RecurrentQ(KEY, sight=sight, actions=(2, 4), sizes=Sizes(8, 8))
+    arm = eqx.tree_at(lambda q: q.epsilon, arm, jnp.asarray(0.5))
+    facts = jnp.zeros(0, bool), jnp.ones((2, 4), bool), jnp.asarray(8), jnp.asarray(3)
+    memory = arm.init(KEY, TaskSpec(*facts))
+    decision = jax.vmap(lambda key: arm.act(key, memory, jnp.zeros(2)))(jax.random.split(KEY, 4000))
+    other = np.asarray(decision.action) != np.asarray(decision.values[0]).argmax(-1)
+    np.testing.assert_allclose(other.mean(0), chance, atol=0.03)
+    assert abs(other.all(1).mean() - chance**2) < 0.03
+
+
 def test_every_episode_has_a_share_of_random_actions_of_its_own():
     """From epsilon to epsilon to the power of 1 + spread, kept to until the episode ends."""
     bold = eqx.tree_at(lambda q: q.epsilon, learner(epsilon_spread=4.0), jnp.asarray(0.5))

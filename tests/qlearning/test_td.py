@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -104,3 +105,30 @@ def test_lambda_zero_is_one_step_and_lambda_one_is_monte_carlo(r, v, discount):
     for t in reversed(range(STEPS)):
         following = monte_carlo[t] = r[t] + discount[t] * following
     np.testing.assert_allclose(td.lambda_returns(*arrays, 1.0), monte_carlo, atol=1e-4)
+
+
+def test_shortfall_by_hand():
+    q = jnp.array([2.0, -1.0, -jnp.inf])  # the last action does not exist
+    assert [float(td.shortfall(q, jnp.asarray(a))) for a in (0, 1)] == [0.0, 3.0]
+    parts = jnp.array([[1.0, 4.0], [0.0, -2.0]])
+    assert float(td.shortfall(parts, jnp.array([0, 0]))) == 1.5
+
+
+def test_an_action_gap_leaves_values_and_widens_differences():
+    """Advantage learning in its fixed point: V* stays, and gaps are 1 / (1 - share) times as large."""
+    chance = np.random.default_rng(0).dirichlet(np.ones(4), (4, 3))
+    reward = np.random.default_rng(1).normal(size=(4, 3))
+
+    every = jax.jit(jax.vmap(jax.vmap(td.shortfall, in_axes=(None, 0)), in_axes=(0, None)))
+
+    def fixed_point(share):
+        q = jnp.zeros((4, 3))
+        for _ in range(400):
+            short = every(q, jnp.arange(3))
+            q = reward + 0.9 * chance @ q.max(-1) - share * short
+        return np.asarray(q)
+
+    plain, wide = fixed_point(0.0), fixed_point(0.75)
+    np.testing.assert_allclose(plain.max(-1), wide.max(-1), rtol=1e-4)
+    gaps = [q.max(-1, keepdims=True) - q for q in (plain, wide)]
+    np.testing.assert_allclose(4.0 * gaps[0], gaps[1], atol=1e-3)

@@ -20,7 +20,7 @@ from metaql.errors import UsageError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.meta.replay import Lifetimes, filled, lifetimes_of
 from metaql.policy.recurrentq import Context, RecurrentQ
-from metaql.qlearning.td import greedy_value
+from metaql.qlearning.td import greedy_value, shortfall
 from metaql.tasks.crowd import Answers, Crowd
 from metaql.tasks.watchdog import alarm_taken
 from metaql.types import Decision, PRNGKey, TaskSpec, Transition
@@ -32,6 +32,8 @@ class HostLives(NamedTuple):
     lifetimes: Lifetimes
     best: Float[Array, "N T"]
     """Value of the greedy action when acting."""
+    short: Float[Array, "N T"]
+    """What the action taken was worth less."""
     hidden: Float[Array, "N B H"]
     """The embedding before every ``every``-th step."""
 
@@ -112,7 +114,7 @@ class _Part:
         self.kept: list[Array] = []
         leaves, structure = jax.tree.flatten(learner)
         first, self.decide = _decisions(structure)
-        self.fixed, self.standing, self.best = first(leaves, key, ids, self.spec, self.state)
+        self.fixed, self.standing, self.worth = first(leaves, key, ids, self.spec, self.state)
 
     def live(self, *, keep: bool) -> None:
         """One step of all that are alive; the next decision is under way when this returns."""
@@ -123,7 +125,7 @@ class _Part:
         action = np.asarray(self.standing.action)
         answers = self.crowd.step(action, self.alive)
         last = _transitions(self.state, action, answers)
-        self.rows.append(_Row(last, self.best, self.alive, self.episode))
+        self.rows.append(_Row(last, self.worth, self.alive, self.episode))
         ended = answers.terminated | answers.truncated
         self.episode = self.episode + ended.astype(np.int32)
         self.alive = self.alive & (self.episode < self.episodes)
@@ -131,7 +133,7 @@ class _Part:
         self.state = answers.next_state
         if again.any():
             self.state = np.where(again[:, None], self.crowd.reset(again), self.state)
-        self.standing, self.best = self.decide(
+        self.standing, self.worth = self.decide(
             self.fixed, self.standing, _packed(answers, self.state)
         )
 
@@ -147,8 +149,8 @@ class _Row(NamedTuple):
     """What is kept of one step of n lifetimes."""
 
     transition: Transition
-    best: Any
-    """Value of the greedy action, ``[n]``."""
+    worth: Any
+    """Value of the greedy action, and what the action taken was worth less, ``[n, 2]``."""
     alive: Any
     episode: Any
 
@@ -166,8 +168,9 @@ class _Lived(NamedTuple):
 
 @jax.jit
 def _clocked(lived: _Lived) -> HostLives:
-    transition, best, alive, episode = lived.rows
-    return HostLives(lifetimes_of(transition, alive, episode, lived.spec), best, lived.hidden)
+    transition, worth, alive, episode = lived.rows
+    lifetimes = lifetimes_of(transition, alive, episode, lived.spec)
+    return HostLives(lifetimes, worth[..., 0], worth[..., 1], lived.hidden)
 
 
 def _together(lived: list[_Lived]) -> HostLives:
@@ -231,8 +234,9 @@ def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     Their leaves are handed over as a list: nothing is taken apart or hashed at every step.
     """
 
-    def decided(memory: Context, decision: Decision) -> tuple[Context, Array, Float[Array, ""]]:
-        return memory, decision.action, greedy_value(decision.values)
+    def decided(memory: Context, decision: Decision) -> tuple[Context, Array, Float[Array, " 2"]]:
+        values, action = decision.values, decision.action
+        return memory, action, jnp.stack([greedy_value(values), shortfall(values, action)])
 
     @jax.jit
     def first(
@@ -241,21 +245,21 @@ def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         ids: Int[Array, " n"],
         spec: TaskSpec,
         state: Float[Array, "n D"],
-    ) -> tuple[_Fixed, _Standing, Float[Array, " n"]]:
+    ) -> tuple[_Fixed, _Standing, Float[Array, "n 2"]]:
         learner = jax.tree.unflatten(structure, leaves)
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
 
         def one(key: PRNGKey, spec: TaskSpec, state: Any) -> Any:
             return decided(*first_turn(learner, jax.random.fold_in(key, 0), spec, state))
 
-        memory, action, best = jax.vmap(one)(keys, spec, state)
+        memory, action, worth = jax.vmap(one)(keys, spec, state)
         standing = _standing(jnp.asarray(1), memory, state, action)
-        return _Fixed(leaves, jax.random.key_data(keys), spec), standing, best
+        return _Fixed(leaves, jax.random.key_data(keys), spec), standing, worth
 
     @jax.jit
     def later(
         fixed: _Fixed, standing: _Standing, told: Float[Array, "n X"]
-    ) -> tuple[_Standing, Float[Array, " n"]]:
+    ) -> tuple[_Standing, Float[Array, "n 2"]]:
         learner = jax.tree.unflatten(structure, fixed.leaves)
 
         def one(key: Any, memory: Context, last: Transition, state: Any) -> Any:
@@ -264,8 +268,8 @@ def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
         before = Context(standing.hidden, standing.clock, fixed.spec, power=standing.power)
         last, state = _unpacked(standing, told)
-        memory, action, best = jax.vmap(one)(fixed.keys, before, last, state)
-        return _standing(standing.step + 1, memory, state, action), best
+        memory, action, worth = jax.vmap(one)(fixed.keys, before, last, state)
+        return _standing(standing.step + 1, memory, state, action), worth
 
     return first, later
 

@@ -108,7 +108,8 @@ def _learned(
 def segments_of(lives: HostLives, config: RecurrentConfig) -> tuple[Context, Segment]:
     """Lifetimes ``[N, T]`` cut into segments ``[N B, T / B]``, with the memory at the start of each."""
     life, parts = lives.lifetimes, lives.hidden.shape[1]
-    target = jax.vmap(lambda life, best: returns_of(life, best, config))(life, lives.best)
+    targets = jax.vmap(returns_of, in_axes=(0, 0, 0, None))
+    target = targets(life, lives.best, lives.short, config)
     segments = Segment(life.note, life.alive, target)
 
     def cut(leaf: Any) -> Any:

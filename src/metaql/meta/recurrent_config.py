@@ -33,6 +33,10 @@ class RecurrentConfig:
     """On top, for every end of an episode: else falling early would only bring the next one sooner."""
     trace: float = 0.9
     """Lambda of the returns."""
+    action_gap: float = 0.0
+    """Share of what an action is worth less than the best one by which its target is lowered. Makes
+    differences between actions up to ``1 / (1 - action_gap)`` times as large: helps where a single step
+    changes little of what a lifetime brings, as in the control of a body (try 0.9)."""
     epsilon: float = 0.02
     """Share of random actions at the end; it starts at 1 and gets there after ``explore`` of the steps."""
     explore: float = 0.4
@@ -70,7 +74,9 @@ class RecurrentConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1.", f"Got {getattr(self, name)}.")
-        for name in ("discount", "episode_discount", "trace", "epsilon", "explore"):
+        for name in (
+            *("discount", "episode_discount", "trace", "epsilon", "explore", "action_gap"),
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
         low, high = self.episodes

@@ -22,7 +22,7 @@ from metaql.embedding.recurrent import Note, clock_facts
 from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.policy.recurrentq import Context, Counted, RecurrentQ
-from metaql.qlearning.td import greedy_value, lambda_returns, value_of
+from metaql.qlearning.td import greedy_value, lambda_returns, shortfall, value_of
 from metaql.types import PRNGKey, Task, Transition
 
 _PACE = 0.02
@@ -62,7 +62,7 @@ class Segment(NamedTuple):
     note: Note
     alive: Bool[Array, " T"]
     target: Float[Array, " T"]
-    """Lambda-return."""
+    """Lambda-return, less ``action_gap`` times what the action was worth less than the best one."""
 
 
 def optimizer_for(config: RecurrentConfig) -> optax.GradientTransformation:
@@ -120,16 +120,17 @@ def live_segment(
         clock = life.memory.clock
         after, record = live_step(learner, task, life, life.memory)
         crossed, more = after.episode > life.episode, after.episode < after.episodes
-        best = greedy_value(record.decision.values)
-        discount = discount_across(crossed, more, config)
-        return after, (Note(record.transition, clock), best, record.alive, discount)
+        values, action = record.decision.values, record.decision.action
+        seen = Note(record.transition, clock), record.alive, discount_across(crossed, more, config)
+        return after, (*seen, greedy_value(values), shortfall(values, action))
 
-    after, (notes, best, alive, discount) = jax.lax.scan(body, life, length=config.segment_steps)
+    after, lived = jax.lax.scan(body, life, length=config.segment_steps)
+    notes, alive, discount, best, short = lived
     last = greedy_value(learner.values(after.memory, task.observe(after.state)))
     onward = jnp.concatenate([best[1:], last[None]])
     reward = notes.transition.reward
     target = lambda_returns(reward, discount, onward, config.trace)
-    return after, Segment(notes, alive, target)
+    return after, Segment(notes, alive, target - config.action_gap * short)
 
 
 def discount_across(

@@ -115,15 +115,17 @@ def lived_in(
 def returns_of(
     life: Lifetimes,
     best: Float[Array, " T"],
+    short: Float[Array, " T"],
     config: RecurrentConfig,
     greedy: Bool[Array, " T"] | None = None,
 ) -> Float[Array, " T"]:
-    """Lambda-returns of one whole lifetime.
+    """Targets of one whole lifetime: lambda-returns, with the action gap widened.
 
     Args:
         life: as lived.
         best: value of the greedy action at every step.
-        config: discounts and trace.
+        short: what the action taken was worth less (`shortfall`).
+        config: discounts, trace and action gap.
         greedy: where the action taken was greedy: elsewhere the trace is cut (Watkins 1989); None: nowhere.
     """
     seen = life.note.transition
@@ -134,7 +136,7 @@ def returns_of(
     trace = config.trace
     if greedy is not None:
         trace = trace * jnp.append(greedy[1:], False)
-    return lambda_returns(seen.reward, discount, onward, trace)
+    return lambda_returns(seen.reward, discount, onward, trace) - config.action_gap * short
 
 
 class Replayed(NamedTuple):
@@ -161,7 +163,8 @@ def replayed(
     best = learner.scale * jax.vmap(greedy_value)(possible)
     taken = jax.vmap(value_of)(values, life.note.transition.action)
     greedy = taken >= jax.vmap(greedy_value)(possible) - _ROUNDING if cut else None
-    target = returns_of(life, best, config, greedy) / learner.scale
+    short = best - learner.scale * jax.lax.stop_gradient(taken)
+    target = returns_of(life, best, short, config, greedy) / learner.scale
     return Replayed(taken, (taken - target) * life.alive, values)
 
 

@@ -121,13 +121,13 @@ class RecurrentQ(eqx.Module):
         return 1.0 + self.epsilon_spread * jax.random.uniform(key)
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
-        """Greedy, or at random with probability ``epsilon``."""
+        """Greedy, or at random with probability ``epsilon``: every part of an action by itself."""
         key_whether, key_action = jax.random.split(key)
         values = self.values(memory, state)
         possible = jnp.where(memory.spec.action_mask, 0.0, -jnp.inf)
         anything = jax.random.categorical(key_action, possible)
         share = self.epsilon if memory.power is None else self.epsilon**memory.power
-        explores = jax.random.uniform(key_whether) < share
+        explores = jax.random.uniform(key_whether, values.shape[:-1]) < share
         action = jnp.where(explores, anything, values.argmax(-1)).astype(jnp.int32)
         return Decision(action, values, values)
 
