@@ -257,6 +257,7 @@ def test_lambda_returns_are_the_ones_of_q_learning():
     [
         ({"lifetimes": 10, "minibatches": 4}, "multiple"),
         ({"discount": 1.5}, "discount"),
+        ({"action_gap": 1.0}, "action_gap"),
         ({"episodes": (3, 2)}, "low <= high"),
         ({"segment_steps": 0}, "segment_steps"),
         ({"learning_rate": 0.0}, "learning_rate"),

@@ -74,11 +74,10 @@ class RecurrentConfig:
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be at least 1.", f"Got {getattr(self, name)}.")
-        for name in (
-            *("discount", "episode_discount", "trace", "epsilon", "explore", "action_gap"),
-        ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
+        for name in ("discount", "episode_discount", "trace", "epsilon", "explore", "action_gap"):
+            value, most = getattr(self, name), "1)" if name == "action_gap" else "1]"
+            if not 0 <= value <= 1 or (value == 1 and most == "1)"):
+                raise ConfigError(f"`{name}` must be in [0, {most}.", f"Got {value}.")
         low, high = self.episodes
         if not 1 <= low <= high:
             raise ConfigError(

@@ -67,10 +67,10 @@ def value_of(q_tm1: Float[Array, "*K A"], a_tm1: Int[Array, "*K"]) -> Float[Arra
 def shortfall(q_tm1: Float[Array, "*K A"], a_tm1: Int[Array, "*K"]) -> Float[Array, ""]:
     """``max_a q_tm1[a] - q_tm1[a_tm1]``: what the action is worth less than the greedy one, never negative.
 
-    Targets lowered by a share of it (at most all) have the same greedy policies in the end and differences
-    between actions that are larger: advantage learning (Baird 1999, "Reinforcement learning through
-    gradient descent", section 4.2; Bellemare et al. 2016, "Increasing the action gap", arXiv 1512.04860,
-    eq. 8). Of an action of K parts the mean over its parts.
+    Targets lowered by a share of it, below 1, have the same values of states and greedy policies in the end,
+    and differences between actions that are ``1 / (1 - share)`` times as large: advantage learning (Baird
+    1999; Bellemare et al. 2016, "Increasing the action gap: new operators for reinforcement learning",
+    arXiv 1512.04860). Of an action of K parts the mean over its parts.
     """
     taken = jnp.take_along_axis(q_tm1, a_tm1[..., None], -1)[..., 0]
     return (q_tm1.max(-1) - taken).mean()
