@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaql.embedding.recurrent import CLOCK_FACTS, affine
+from metaql.embedding.recurrent import CLOCK_FACTS
 from metaql.types import PRNGKey
 
 
@@ -101,10 +101,9 @@ class QNetwork(eqx.Module):
     ) -> Float[Array, "*K A"]:
         """Q of every action, of each of its parts."""
         z = self.norm(hidden)
-        x = affine(self.first, z, jnp.concatenate([seen, clock]))
-        x = jax.nn.relu(self.first_norm(x))
-        x = jax.nn.relu(self.second_norm(affine(self.second, x)))
-        q = affine(self.out, x)
+        x = jax.nn.relu(self.first_norm(self.first(jnp.concatenate([z, seen, clock]))))
+        x = jax.nn.relu(self.second_norm(self.second(x)))
+        q = self.out(x)
         if self.each is not None:
             q = q + self.each(x, seen[-self.each.facts * q.shape[0] :].reshape(self.each.facts, -1))
         if self.generator is not None:
