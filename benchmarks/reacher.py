@@ -92,7 +92,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--env-steps", type=int, default=4_000_000)
+    parser.add_argument("--env-steps", type=int, default=3_000_000)
     parser.add_argument("--tasks", type=int, default=2_048, help="training tasks")
     parser.add_argument("--held-out", type=int, default=256)
     options = parser.parse_args()
@@ -104,6 +104,7 @@ def main() -> None:
         episodes=(EPISODES, EPISODES),
         segment_steps=STEPS,
         lifetimes=64,
+        epochs=6,
         on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
@@ -114,6 +115,7 @@ def main() -> None:
         seed=options.seed,
         env_steps=agent.card["env_steps"],
         seconds=seconds,
+        settings=agent.card["train"],
         returns=found,
         no_torque=round(idle(arms), 2),
     )
