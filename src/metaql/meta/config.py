@@ -8,6 +8,7 @@ from typing import Any
 
 from metaql.config import build
 from metaql.errors import ConfigError, unknown_name
+from metaql.meta.ranges import check_counts, check_episodes, check_multiple, check_shares
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.tasks.families.base import Family, TaskFamily
 from metaql.tasks.logged import LoggedFamily
@@ -68,30 +69,15 @@ class MetaTrainConfig:
         Raises:
             ConfigError: a value out of range.
         """
-        low, high = self.episodes
-        positive = {
-            name: getattr(self, name)
-            for name in (
-                *("env_steps", "lifetimes", "segment_steps", "segments", "generations", "bank"),
-                *("epochs", "refresh", "agents", "agent_steps", "embedding", "hidden", "sweeps"),
-                "checkpoint_every",
-            )
-        }
-        for name, value in positive.items():
-            if value < 1:
-                raise ConfigError(f"`{name}` must be at least 1.", f"Got {value}.")
-        for name in ("epsilon", "trace", "episode_discount"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"`{name}` must be in [0, 1].", f"Got {getattr(self, name)}.")
-        if self.lifetimes % self.generations:
-            raise ConfigError(
-                "`lifetimes` must be a multiple of `generations`.",
-                f"Got {self.lifetimes} and {self.generations}.",
-            )
-        if not 1 <= low <= high:
-            raise ConfigError(
-                "`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}."
-            )
+        check_counts(
+            self,
+            *("env_steps", "lifetimes", "segment_steps", "segments", "generations", "bank"),
+            *("epochs", "refresh", "agents", "agent_steps", "embedding", "hidden", "sweeps"),
+            "checkpoint_every",
+        )
+        check_shares(self, "epsilon", "trace", "episode_discount")
+        check_multiple(self, "lifetimes", "generations")
+        check_episodes(self.episodes)
         if self.learning_rate <= 0 or self.outer_weight < 0:
             raise ConfigError(
                 "`learning_rate` must be > 0 and `outer_weight` >= 0.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from metaql.errors import ConfigError
+from metaql.meta.ranges import check_counts, check_episodes, check_multiple, check_shares
 from metaql.policy.network import Sizes
 
 
@@ -68,26 +69,16 @@ class RecurrentConfig:
         Raises:
             ConfigError: a value out of range.
         """
-        for name in (
+        check_counts(
+            self,
             *("env_steps", "lifetimes", "segment_steps", "epochs", "minibatches", "bank"),
             *("refresh", "hidden", "width", "checkpoint_every"),
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be at least 1.", f"Got {getattr(self, name)}.")
-        for name in ("discount", "episode_discount", "trace", "epsilon", "explore", "action_gap"):
-            value, most = getattr(self, name), "1)" if name == "action_gap" else "1]"
-            if not 0 <= value <= 1 or (value == 1 and most == "1)"):
-                raise ConfigError(f"`{name}` must be in [0, {most}.", f"Got {value}.")
-        low, high = self.episodes
-        if not 1 <= low <= high:
-            raise ConfigError(
-                "`episodes` must be (low, high), 1 <= low <= high.", f"Got {low, high}."
-            )
-        if self.lifetimes % self.minibatches:
-            raise ConfigError(
-                "`lifetimes` must be a multiple of `minibatches`.",
-                f"Got {self.lifetimes} and {self.minibatches}.",
-            )
+        )
+        check_shares(self, "discount", "episode_discount", "trace", "epsilon", "explore")
+        check_episodes(self.episodes)
+        check_multiple(self, "lifetimes", "minibatches")
+        if not 0 <= self.action_gap < 1:
+            raise ConfigError("`action_gap` must be in [0, 1).", f"Got {self.action_gap}.")
         for name in ("epsilon_spread", "conservative"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must not be negative.", f"Got {getattr(self, name)}.")

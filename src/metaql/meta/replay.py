@@ -160,11 +160,12 @@ def replayed(
     start = _at_birth(learner, life)
     values = replayed_values(learner, start, life.note, seen_again(learner, start, life.note))
     possible = jnp.where(life.spec.action_mask, jax.lax.stop_gradient(values), -jnp.inf)
-    best = learner.scale * jax.vmap(greedy_value)(possible)
+    best = jax.vmap(greedy_value)(possible)
     taken = jax.vmap(value_of)(values, life.note.transition.action)
-    greedy = taken >= jax.vmap(greedy_value)(possible) - _ROUNDING if cut else None
-    short = best - learner.scale * jax.lax.stop_gradient(taken)
-    target = returns_of(life, best, short, config, greedy) / learner.scale
+    short = best - jax.lax.stop_gradient(taken)
+    greedy = short <= _ROUNDING if cut else None
+    worth = learner.scale * best, learner.scale * short
+    target = returns_of(life, *worth, config, greedy) / learner.scale
     return Replayed(taken, (taken - target) * life.alive, values)
 
 
