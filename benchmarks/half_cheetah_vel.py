@@ -68,6 +68,8 @@ def main() -> None:
         minibatches=8,
         epochs=16,
         action_gap=0.9,
+        hidden=128,
+        width=256,
         on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)
