@@ -1,7 +1,8 @@
 """How much of a simulator's own step rate is left while RecurrentQ collects lifetimes from it.
 
-Protocol: 128 environments that never end by themselves (a wrapper sets them up again), stepped for one
-episode cut off by the clock, RecurrentQ of the default size deciding for all of them. Beside it Gymnasium's
+Protocol: 128 (the default), 256 and 512 environments that never end by themselves (a wrapper sets them up
+again), stepped for one episode cut off by the clock, RecurrentQ of the default size deciding for all of them.
+It explores only: setting up takes time too, and a cart pushed to one side falls sooner. Beside it Gymnasium's
 `SyncVectorEnv` of the same environments with random actions drawn beforehand. The two take turns in one
 process; the best of several rounds counts, after compilation. Reacher only where MuJoCo is installed.
 
@@ -16,8 +17,10 @@ import importlib.util
 import time
 from typing import Any
 
+import equinox as eqx
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 from _common import emit, say
 
@@ -59,7 +62,8 @@ class Collecting:
         self.steps = STEPS[name]
         host = self.family.crowd("train", [0]).hosts[0]
         sight, actions = Sight(entries=host.num_states), host.action.shape
-        self.learner = RecurrentQ(jax.random.key(0), sight=sight, actions=actions, sizes=Sizes())
+        learner = RecurrentQ(jax.random.key(0), sight=sight, actions=actions, sizes=Sizes())
+        self.learner = eqx.tree_at(lambda q: q.epsilon, learner, jnp.ones(()))
 
     def __call__(self, seed: int) -> None:
         """One round."""
@@ -88,7 +92,7 @@ class Stepping:
 
 
 def measured(name: str, count: int, rounds: int) -> dict[str, Any]:
-    """Best rates of one simulator, and the share that is left."""
+    """Best rates of so many of one simulator, and the share that is left."""
     ways = {"simulator": Stepping(name, count), "collecting": Collecting(name, count)}
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for number in range(rounds + 1):
@@ -98,7 +102,8 @@ def measured(name: str, count: int, rounds: int) -> dict[str, Any]:
             if number:  # the first compiles
                 rates[way].append(count * STEPS[name] / (time.perf_counter() - start))
         if number:
-            say(f"{name} { {way: round(row[-1]) for way, row in rates.items()} } steps a second")
+            last = {way: round(row[-1]) for way, row in rates.items()}
+            say(f"{name}, {count}: {last} steps a second")
     best = {way: round(max(row)) for way, row in rates.items()}
     share = round(best["collecting"] / best["simulator"], 2)
     return {"steps_per_second": best, "share": share}
@@ -109,15 +114,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lifetimes", type=int, default=128)
+    parser.add_argument("--lifetimes", type=int, nargs="+", default=[128, 256, 512])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=STEPS, nargs="+", default=list(STEPS))
     options = parser.parse_args()
     names = list(options.only)
     if importlib.util.find_spec("mujoco") is None and "Reacher-v5" in names:
         names.remove("Reacher-v5")
-    found = {name: measured(name, options.lifetimes, options.rounds) for name in names}
-    emit("host_collection", lifetimes=options.lifetimes, simulators=found)
+    found = {
+        name: {count: measured(name, count, options.rounds) for count in options.lifetimes}
+        for name in names
+    }
+    emit("host_collection", simulators=found)
 
 
 if __name__ == "__main__":

@@ -454,8 +454,8 @@ MUTANTS = (
     Mutant(
         "exploring: simulators forget an episode's share of random actions",
         "meta/host_lives.py",
-        "fixed.spec, power=standing.power)",
-        "fixed.spec)",
+        "before.spec, power=before.power)",
+        "before.spec)",
         ("meta/test_host_train.py::test_an_episode_keeps_its_share_of_random_actions",),
     ),
     Mutant(

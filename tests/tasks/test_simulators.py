@@ -105,6 +105,67 @@ def test_a_fault_names_task_environment_and_step(fault, words):
     assert "Counter" in found.value.evidence
 
 
+def answers(**spoiled):
+    """Makes an environment answer with something else from its third step on."""
+
+    def fault(env):
+        def step(action):
+            row = {"seen": env._seen(), "reward": 0.0, "ended": False, "cut": False, "more": {}}
+            return tuple({**row, **spoiled}.values())[: spoiled.get("length", 5)]
+
+        env.step = step
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "words"),
+    [
+        ({"reward": None}, "finite"),
+        ({"reward": np.ones(1)}, "finite"),
+        ({"reward": "1"}, "finite"),
+        ({"reward": 1e39}, "finite"),
+        ({"ended": None}, "`terminated` must be true or false"),
+        ({"cut": 0.5}, "`truncated` must be true or false"),
+        ({"length": 4}, "expected 5, got 4"),
+    ],
+)
+def test_an_impossible_answer_names_who_gave_it(spoiled, words):
+    tasks = {"train": [7, 8, 9]}
+    fault = answers(**spoiled)
+    odd = SimulatorFamily(
+        lambda task: Counter(task, fault if task == 9 else None), tasks, horizon=6
+    )
+    crowd = odd.crowd("train", [0, 1, 2])
+    who = np.array([False, True, True])
+    crowd.reset(who)
+    for _ in range(3):
+        crowd.step(np.zeros(3, int), who)
+    with pytest.raises(EnvironmentFaultError, match=words) as found:
+        crowd.step(np.zeros(3, int), who)
+    assert "step 4 of an episode of task 9 of 'train'" in found.value.evidence
+
+
+def test_a_reset_in_the_older_style_is_named():
+    old = family((7, 8))
+    crowd = old.crowd("train", [0, 1])
+    crowd.hosts[1].env.unwrapped.reset = lambda **options: np.zeros(1, np.float32)
+    with pytest.raises(EnvironmentFaultError, match="`reset` must return 2 values") as found:
+        crowd.reset(np.ones(2, bool))
+    assert "task 8 of 'train'" in found.value.evidence
+
+
+def test_environments_that_live_side_by_side_are_all_kept(monkeypatch):
+    monkeypatch.setattr("metaql.tasks.simulators._KEPT", 2)
+    many = family((2, 3, 4, 5))
+    parts = [[0, 1], [2, 3, 3]]
+    first = [crowd.hosts for crowd in many.crowds("train", parts)]
+    assert [crowd.hosts for crowd in many.crowds("train", parts)] == first
+    many.crowd("train", [0])
+    assert many.crowd("train", [0]).hosts == first[0][:1]
+    assert many.crowds("train", parts)[0].hosts[1] is not first[0][1]
+
+
 def test_spaces_must_be_alike():
     def make(size):
         return Counter(3, size=size)

@@ -7,12 +7,14 @@ runs. A lifetime that is over is not stepped any more.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, UInt32
 
 from metaql.embedding.embed import Clock
@@ -111,21 +113,25 @@ class _Part:
         self.spec = _specs(crowd, episodes)
         self.state = crowd.reset(self.alive, seeds.tolist())
         self.rows: list[_Row] = []
-        self.kept: list[Array] = []
-        leaves, structure = jax.tree.flatten(learner)
-        first, self.decide = _decisions(structure)
-        self.fixed, self.standing, self.worth = first(leaves, key, ids, self.spec, self.state)
+        self.kept: list[np.ndarray] = []
+        self.learner, self.keys, standing = _first(learner, key, ids, self.spec, self.state)
+        self.decide = _later(_form(learner), _form(standing, axes=1))
+        self.standing = jax.vmap(_flat)(standing)
+        self.columns, self.shape = _columns(standing), standing.action.shape
 
     def live(self, *, keep: bool) -> None:
         """One step of all that are alive; the next decision is under way when this returns."""
-        if keep:
-            self.kept.append(self.standing.hidden)
         if not self.alive.any():
             return
-        action = np.asarray(self.standing.action)
+        rows = np.asarray(self.standing)
+        # Copies, or the whole rows would be kept with them.
+        action = rows[:, self.columns[0]].astype(np.int32).reshape(self.shape)
+        worth = rows[:, self.columns[1]].copy()
+        if keep:
+            self.kept.append(rows[:, self.columns[2]].copy())
         answers = self.crowd.step(action, self.alive)
         last = _transitions(self.state, action, answers)
-        self.rows.append(_Row(last, self.worth, self.alive, self.episode))
+        self.rows.append(_Row(last, worth, self.alive, self.episode))
         ended = answers.terminated | answers.truncated
         self.episode = self.episode + ended.astype(np.int32)
         self.alive = self.alive & (self.episode < self.episodes)
@@ -133,16 +139,14 @@ class _Part:
         self.state = answers.next_state
         if again.any():
             self.state = np.where(again[:, None], self.crowd.reset(again), self.state)
-        self.standing, self.worth = self.decide(
-            self.fixed, self.standing, _packed(answers, self.state)
-        )
+        told = _told(answers, self.state)
+        self.standing = self.decide(self.learner, self.keys, self.standing, told)
 
     def lives(self, length: int, kept: int) -> _Lived:
         """All that was lived, filled up to ``length`` steps."""
-        stacked = jax.tree.map(lambda *rows: np.stack([np.asarray(x) for x in rows], 1), *self.rows)
+        stacked = jax.tree.map(lambda *rows: np.stack(rows, 1), *self.rows)
         row = jax.tree.map(lambda rows: filled(rows, length, axis=1), stacked)
-        hidden = np.stack([np.asarray(x) for x in self.kept], 1)
-        return _Lived(row, self.spec, filled(hidden, kept, axis=1))
+        return _Lived(row, self.spec, filled(np.stack(self.kept, 1), kept, axis=1))
 
 
 class _Row(NamedTuple):
@@ -192,95 +196,119 @@ def _transitions(state: np.ndarray, action: np.ndarray, answers: Answers) -> Tra
     return Transition(*arrays)
 
 
-def _packed(answers: Answers, state: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n X"]:
+def _told(answers: Answers, state: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n X"]:
     """What the learner has to be told of one step, in one array: it is one transfer to the device."""
     facts = (answers.reward, answers.terminated, answers.truncated)
     columns = (answers.next_state, state, *(fact[:, None] for fact in facts))
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
-class _Fixed(NamedTuple):
-    """What stays the same for n lifetimes, on the device."""
-
-    leaves: list[Array]
-    """Of the learner."""
-    keys: UInt32[Array, "n W"]
-    """Of the lifetimes, as plain numbers: typed keys are slow to hand over."""
-    spec: TaskSpec
-
-
 class _Standing(NamedTuple):
-    """Where the learner of n lifetimes stands, on the device."""
+    """Where the learner of one lifetime stands: what it decided, and what it needs to go on."""
 
+    action: Int[Array, "*K"]
+    worth: Float[Array, " 2"]
+    """Value of the greedy action, and what the action taken was worth less."""
+    hidden: Float[Array, " H"]
+    clock: Clock
+    power: Float[Array, ""] | None
+    spec: TaskSpec
+    state: Float[Array, " D"]
     step: Int[Array, ""]
     """Decisions made."""
-    hidden: Float[Array, "n H"]
-    clock: Clock
-    power: Float[Array, " n"] | None
-    state: Float[Array, "n D"]
-    action: Int[Array, "n *K"]
 
 
-def _standing(
-    step: Int[Array, ""], memory: Context, state: Float[Array, "n D"], action: Int[Array, "n *K"]
+class _Form(NamedTuple):
+    """What was packed into one row of float32.
+
+    The more arrays a compiled call takes and returns, the longer it holds the interpreter: rows halve that.
+    Whole numbers are exact up to 2^24.
+    """
+
+    structure: Any
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    def unpacked(self, row: Float[Array, " X"]) -> Any:
+        """What was packed."""
+        blank = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in self.leaves]
+        return ravel_pytree(self.structure.unflatten(blank))[1](row)
+
+
+def _form(tree: Any, axes: int = 0) -> _Form:
+    """Of one of those in ``tree``, whose leaves have so many axes before its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    return _Form(structure, tuple(jax.ShapeDtypeStruct(x.shape[axes:], x.dtype) for x in leaves))
+
+
+@jax.jit
+def _flat(tree: Any) -> Float[Array, " X"]:
+    return ravel_pytree(tree)[0]
+
+
+def _columns(standing: _Standing) -> list[slice]:
+    """Where the first three leaves ``[n, ...]`` are in a row."""
+    ends = np.cumsum([0, *(leaf[0].size for leaf in standing[:3])]).tolist()
+    return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+
+def _stands(
+    decided: tuple[Context, Decision], spec: TaskSpec, state: Float[Array, " D"], step: Array
 ) -> _Standing:
-    return _Standing(step, memory.hidden, memory.clock, memory.power, state, action)
+    memory, (action, values, _) = decided
+    worth = jnp.stack([greedy_value(values), shortfall(values, action)])
+    return _Standing(action, worth, memory.hidden, memory.clock, memory.power, spec, state, step)
+
+
+@jax.jit
+def _first(
+    learner: RecurrentQ,
+    key: PRNGKey,
+    ids: Int[Array, " n"],
+    spec: TaskSpec,
+    state: Float[Array, "n D"],
+) -> tuple[Float[Array, " W"], UInt32[Array, "n K"], _Standing]:
+    """The learner packed, keys of the lifetimes and their first decisions."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
+
+    def one(key: PRNGKey, spec: TaskSpec, state: Any) -> _Standing:
+        decided = first_turn(learner, jax.random.fold_in(key, 0), spec, state)
+        return _stands(decided, spec, state, jnp.asarray(1))
+
+    # Plain numbers: typed keys are slow to hand over.
+    return _flat(learner), jax.random.key_data(keys), jax.vmap(one)(keys, spec, state)
 
 
 @functools.lru_cache(maxsize=32)
-def _decisions(structure: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The compiled first and later decisions of learners of one structure.
-
-    Their leaves are handed over as a list: nothing is taken apart or hashed at every step.
-    """
-
-    def decided(memory: Context, decision: Decision) -> tuple[Context, Array, Float[Array, " 2"]]:
-        values, action = decision.values, decision.action
-        return memory, action, jnp.stack([greedy_value(values), shortfall(values, action)])
-
-    @jax.jit
-    def first(
-        leaves: list[Array],
-        key: PRNGKey,
-        ids: Int[Array, " n"],
-        spec: TaskSpec,
-        state: Float[Array, "n D"],
-    ) -> tuple[_Fixed, _Standing, Float[Array, "n 2"]]:
-        learner = jax.tree.unflatten(structure, leaves)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
-
-        def one(key: PRNGKey, spec: TaskSpec, state: Any) -> Any:
-            return decided(*first_turn(learner, jax.random.fold_in(key, 0), spec, state))
-
-        memory, action, worth = jax.vmap(one)(keys, spec, state)
-        standing = _standing(jnp.asarray(1), memory, state, action)
-        return _Fixed(leaves, jax.random.key_data(keys), spec), standing, worth
+def _later(of_learner: _Form, of_standing: _Form) -> Callable[..., Array]:
+    """All later decisions, from rows to rows, of learners of one form."""
 
     @jax.jit
     def later(
-        fixed: _Fixed, standing: _Standing, told: Float[Array, "n X"]
-    ) -> tuple[_Standing, Float[Array, "n 2"]]:
-        learner = jax.tree.unflatten(structure, fixed.leaves)
+        learner: Float[Array, " W"],
+        keys: UInt32[Array, "n K"],
+        rows: Float[Array, "n X"],
+        told: Float[Array, "n Y"],
+    ) -> Float[Array, "n X"]:
+        decider = of_learner.unpacked(learner)
 
-        def one(key: Any, memory: Context, last: Transition, state: Any) -> Any:
-            key = jax.random.fold_in(jax.random.wrap_key_data(key), standing.step)
-            return decided(*turn(learner, key, memory, last, state))
+        def one(key: Any, row: Any, told: Any) -> Any:
+            before = of_standing.unpacked(row)
+            key = jax.random.fold_in(jax.random.wrap_key_data(key), before.step)
+            memory = Context(before.hidden, before.clock, before.spec, power=before.power)
+            last, state = _lived(before, told)
+            decided = turn(decider, key, memory, last, state)
+            return _flat(_stands(decided, before.spec, state, before.step + 1))
 
-        before = Context(standing.hidden, standing.clock, fixed.spec, power=standing.power)
-        last, state = _unpacked(standing, told)
-        memory, action, worth = jax.vmap(one)(fixed.keys, before, last, state)
-        return _standing(standing.step + 1, memory, state, action), worth
+        return jax.vmap(one)(keys, rows, told)
 
-    return first, later
+    return later
 
 
-def _unpacked(
-    standing: _Standing, told: Float[Array, "n X"]
-) -> tuple[Transition, Float[Array, "n D"]]:
+def _lived(before: _Standing, told: Float[Array, " Y"]) -> tuple[Transition, Float[Array, " D"]]:
     """The last transition, and the state to decide in."""
-    next_state, state, facts = jnp.split(told, (size := (told.shape[1] - 3) // 2, 2 * size), axis=1)
-    reward, terminated, truncated = facts.T
+    next_state, state, facts = jnp.split(told, (size := (told.size - 3) // 2, 2 * size))
+    reward, terminated, truncated = facts
     last = Transition(
-        standing.state, standing.action, reward, next_state, terminated > 0, truncated > 0
+        before.state, before.action, reward, next_state, terminated > 0, truncated > 0
     )
     return last, state

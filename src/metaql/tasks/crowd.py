@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from metaql.errors import EnvironmentFaultError, MetaQLError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
@@ -34,20 +34,14 @@ class Crowd:
         """Take environments that are alike.
 
         Args:
-            hosts: of every task.
+            hosts: of every task; their spaces are the same and their episodes end (`check_alike`).
             names: of the tasks, for messages.
             seconds: that all of them together may take to answer.
-
-        Raises:
-            UnsupportedSpaceError: their spaces differ, or episodes of one would never end.
         """
         self.hosts, self.names, self.seconds = list(hosts), list(names), seconds
-        for host, name in zip(hosts, names, strict=True):
-            _check_alike(hosts[0], host, name)
         self.horizon = np.asarray([host.horizon for host in hosts])
         self._doing = [(host.env.step, host.meaning) for host in hosts]
         self._clock = np.zeros(len(hosts), np.int64)
-        self._at = 0
 
     def reset(
         self, who: Bool[np.ndarray, " N"], seeds: Sequence[int] | None = None
@@ -65,14 +59,10 @@ class Crowd:
             EnvironmentFaultError: one raised, took too long, or its state is not in its space.
         """
         self._clock[who] = 0
-        seen: list[Any] = [None] * len(self.hosts)
-
-        def ask(i: int) -> None:
-            seed = None if seeds is None else seeds[i]
-            seen[i], _ = self.hosts[i].env.reset(seed=seed)
-
-        self._ask(who, ask, "reset")
-        return self._states(who, seen)
+        asked = np.flatnonzero(who).tolist()
+        resets = (self.hosts[i].env.reset(seed=None if seeds is None else seeds[i]) for i in asked)
+        seen, _ = self._answers(asked, resets, "reset", 2)
+        return self._states(asked, seen)
 
     def step(self, actions: Int[np.ndarray, "N *K"], who: Bool[np.ndarray, " N"]) -> Answers:
         """Take one action in each of those asked.
@@ -80,44 +70,77 @@ class Crowd:
         Raises:
             EnvironmentFaultError: one raised, took too long, or answered with something impossible.
         """
-        size, numbers = len(self.hosts), actions.tolist()
-        seen: list[Any] = [None] * size
-        reward, ended, cut = np.zeros(size), np.zeros(size, bool), np.zeros(size, bool)
-
-        def ask(i: int) -> None:
-            step, meaning = self._doing[i]
-            seen[i], reward[i], ended[i], cut[i], _ = step(meaning(numbers[i]))
-
-        self._ask(who, ask, "step")
-        states = self._states(who, seen)
+        asked = np.flatnonzero(who).tolist()
+        steps = self._stepping(asked, actions.tolist())
+        seen, rewards, ends, cuts, _ = self._answers(asked, steps, "step", 5)
+        states = self._states(asked, seen)
+        reward = self._numbers(asked, rewards, "Rewards must be finite numbers.", "biuf")
         good = np.abs(reward) <= LARGEST_REWARD  # false for NaN
         if not good.all():
-            self._fault(
-                int(good.argmin()), "Rewards must be finite numbers.", reward[good.argmin()]
-            )
+            worst = int(good.argmin())
+            self._fault(worst, "Rewards must be finite numbers.", reward[worst])
+        ended, cut = (
+            self._numbers(asked, flags, f"`{name}` must be true or false.", "biu").astype(bool)
+            for name, flags in (("terminated", ends), ("truncated", cuts))
+        )
         self._clock += who
         cut = (cut | (self._clock >= self.horizon)) & who & ~ended
         return Answers(states, reward.astype(np.float32), ended, cut)
 
-    def _ask(self, who: Bool[np.ndarray, " N"], ask: Any, what: str) -> None:
-        """Ask one after the other; whatever goes wrong is named."""
+    def _stepping(self, asked: Sequence[int], numbers: Sequence[Any]) -> Iterator[Any]:
+        for i in asked:
+            step, meaning = self._doing[i]
+            yield step(meaning(numbers[i]))
+
+    def _answers(
+        self, asked: Sequence[int], asking: Iterator[Any], what: str, length: int
+    ) -> Sequence[Sequence[Any]]:
+        """Ask one after the other; the ``length`` parts of what they answer. Whatever goes wrong is named."""
+        answers: list[Any] = []
+
+        def now() -> int:
+            return asked[min(len(answers), len(asked) - 1)]
+
         try:
-            with answering_within(self.seconds, self._late):
-                for i in np.flatnonzero(who).tolist():
-                    self._at = i
-                    ask(i)
+            with answering_within(self.seconds, lambda: self._late(now())):
+                for answer in asking:
+                    answers.append(answer)
         except MetaQLError:
             raise
         except Exception as error:
             raise EnvironmentFaultError(
-                "An environment must not raise, and must answer as Gymnasium's interface says.",
-                f"{type(error).__name__} in `{what}`, {self._where(self._at)}: {error}.",
+                "An environment must not raise.",
+                f"{type(error).__name__} in `{what}`, {self._where(now())}: {error}.",
                 "Correct the environment; the original exception is chained to this one.",
             ) from error
+        for i, answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, tuple | list) or len(answer) != length:
+                rule = f"`{what}` must return {length} values, as Gymnasium's interface says."
+                self._fault(i, rule, answer)
+        return list(zip(*answers, strict=True)) or [()] * length
 
-    def _states(self, who: Bool[np.ndarray, " N"], seen: Sequence[Any]) -> Float[np.ndarray, "N D"]:
-        first, asked = self.hosts[0], np.flatnonzero(who).tolist()
-        found = [seen[i] for i in asked]
+    def _numbers(
+        self, asked: Sequence[int], found: Sequence[Any], rule: str, kinds: str
+    ) -> Num[np.ndarray, " N"]:
+        """One number of each of those asked, of one of these kinds of NumPy's; 0 for the others."""
+        column = _plain(found, kinds)
+        if column is None:
+            odd = next((k for k, one in enumerate(found) if _plain([one], kinds) is None), 0)
+            self._fault(asked[odd], rule, found[odd])
+        return self._spread(asked, column)
+
+    def _spread(
+        self, asked: Sequence[int], rows: Shaped[np.ndarray, "M *D"]
+    ) -> Shaped[np.ndarray, "N *D"]:
+        """Rows of those asked, and zeros for the others."""
+        if len(asked) == len(self.hosts):
+            return rows
+        everyone = np.zeros((len(self.hosts), *rows.shape[1:]), rows.dtype)
+        everyone[asked] = rows
+        return everyone
+
+    def _states(self, asked: Sequence[int], found: Sequence[Any]) -> Float[np.ndarray, "N D"]:
+        first = self.hosts[0]
         rows = first.flat_all(found)
         if rows is None:
             rows = self._one_by_one(asked, found)
@@ -125,11 +148,7 @@ class Crowd:
         if not good.all():
             worst = int(good.argmin())
             self._fault(asked[worst], f"Observations must lie in {first.space}.", found[worst])
-        if len(asked) == len(seen):
-            return rows
-        states = np.zeros((len(seen), first.num_states), np.float32)
-        states[asked] = rows
-        return states
+        return self._spread(asked, rows)
 
     def _one_by_one(self, asked: Sequence[int], found: Sequence[Any]) -> Float[np.ndarray, "M D"]:
         """Observations that are not arrays of one kind, as vectors."""
@@ -140,13 +159,13 @@ class Crowd:
                 self._fault(i, f"Observations must lie in {first.space}.", seen)
         return np.asarray(vectors, np.float32).reshape(-1, first.num_states)
 
-    def _fault(self, index: int, rule: str, found: Any) -> None:
+    def _fault(self, index: int, rule: str, found: Any) -> NoReturn:
         raise EnvironmentFaultError(rule, f"Got {found!r} at {self._where(index)}.", REPORT)
 
-    def _late(self) -> EnvironmentFaultError:
+    def _late(self, index: int) -> EnvironmentFaultError:
         return EnvironmentFaultError(
             f"All environments together must answer within {self.seconds:g} seconds.",
-            f"Nothing came from {self._where(self._at)}.",
+            f"Nothing came from {self._where(index)}.",
             "Correct the environment, or give the family more `seconds`.",
         )
 
@@ -155,8 +174,22 @@ class Crowd:
         return f"step {step} of an episode of task {self.names[index]} ({self.hosts[index].name})"
 
 
-def _check_alike(first: VectorEnvironment, host: VectorEnvironment, name: str) -> None:
-    """Raise unless the spaces are those of the first, and episodes end."""
+def _plain(found: Sequence[Any], kinds: str) -> Num[np.ndarray, " M"] | None:
+    """Single numbers as an array; None where something is none, or of another kind."""
+    try:
+        column = np.asarray(found)
+    except ValueError:  # parts of different sizes
+        return None
+    fine = column.shape == (len(found),) and column.dtype.kind in kinds + "f" * (not found)
+    return column if fine else None
+
+
+def check_alike(first: VectorEnvironment, host: VectorEnvironment, name: str) -> None:
+    """Raise unless environments can be in one crowd.
+
+    Raises:
+        UnsupportedSpaceError: the spaces are not those of the first, or episodes would never end.
+    """
     mine = (host.env.observation_space, host.env.action_space)
     wanted = (first.env.observation_space, first.env.action_space)
     if mine != wanted:

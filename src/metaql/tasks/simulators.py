@@ -11,7 +11,7 @@ import gymnasium
 from gymnasium import wrappers
 
 from metaql.errors import UsageError
-from metaql.tasks.crowd import Crowd
+from metaql.tasks.crowd import Crowd, check_alike
 from metaql.tasks.families.base import SPLITS, check_split
 from metaql.tasks.host import plain_environment
 from metaql.tasks.vectors import VectorEnvironment
@@ -19,7 +19,7 @@ from metaql.tasks.vectors import VectorEnvironment
 LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """What the actions of a Box mean unless said otherwise, in shares of its range."""
 _KEPT = 256
-"""Environments kept open for their next lifetime."""
+"""Environments kept open for their next lifetime, or as many as live side by side."""
 
 
 class SimulatorFamily:
@@ -74,6 +74,7 @@ class SimulatorFamily:
         self.levels = tuple(levels)
         _check_splits(self.tasks)
         self._kept: OrderedDict[tuple[str, int, int], VectorEnvironment] = OrderedDict()
+        self._like: VectorEnvironment | None = None
         self.crowd("train", [0])
 
     def crowd(self, split: str, chosen: Sequence[int]) -> Crowd:
@@ -92,12 +93,12 @@ class SimulatorFamily:
             taken[index] += 1
             return self._host(split, index, taken[index])
 
-        def name(index: int) -> str:
-            return f"{self.tasks[split][index]!r} of {split!r}"
-
-        return tuple(
-            Crowd([host(i) for i in part], [name(i) for i in part], self.seconds) for part in parts
+        crowds = tuple(
+            Crowd([host(i) for i in part], [self._called(split, i) for i in part], self.seconds)
+            for part in parts
         )
+        self._drop(max(_KEPT, taken.total()))
+        return crowds
 
     def open(self, split: str, index: int) -> gymnasium.Env:
         """A new environment of one task, with the family's time limit."""
@@ -108,11 +109,20 @@ class SimulatorFamily:
         """An environment of one task, kept for the next time; copies can be asked for side by side."""
         place = (split, index, copy)
         if place not in self._kept:
-            self._kept[place] = VectorEnvironment(self.open(split, index), self.levels)
+            made = VectorEnvironment(self.open(split, index), self.levels)
+            self._like = self._like or made
+            check_alike(self._like, made, self._called(split, index))
+            self._kept[place] = made
         self._kept.move_to_end(place)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
         return self._kept[place]
+
+    def _called(self, split: str, index: int) -> str:
+        return f"{self.tasks[split][index]!r} of {split!r}"
+
+    def _drop(self, count: int) -> None:
+        """Keep no more environments than so many, those used last."""
+        while len(self._kept) > count:
+            self._kept.popitem(last=False)
 
 
 def _check_types(make_env: Any, tasks: Any, horizon: Any) -> None:

@@ -75,15 +75,16 @@ class VectorEnvironment(HostEnvironment):
         return np.asarray(found, np.float32).reshape(-1, self.num_states), not many
 
     def flat_all(self, observations: Sequence[Any]) -> Float[np.ndarray, "N D"] | None:
-        """Observations as vectors; None unless all are arrays of just the shape and type of a Box."""
+        """Observations as vectors; None unless all are arrays of the shape of a Box, together of its type."""
         shape, dtype = self.space.shape, self.space.dtype
         if not isinstance(self.space, spaces.Box) or not shape or not observations:
             return None
-        for seen in observations:
-            if type(seen) is not np.ndarray or seen.shape != shape or seen.dtype != dtype:
-                return None
+        if set(map(type, observations)) != {np.ndarray}:
+            return None
+        if {seen.shape for seen in observations} != {shape}:
+            return None
         rows = np.concatenate(observations).reshape(len(observations), -1)
-        return rows.astype(np.float32, copy=False)
+        return rows.astype(np.float32, copy=False) if rows.dtype == dtype else None
 
     def flat(self, observation: Any) -> np.ndarray | None:
         """An observation as a vector; None if its shape or type are not those of the space."""
