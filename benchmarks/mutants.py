@@ -433,8 +433,8 @@ MUTANTS = (
     Mutant(
         "action gap: simulators forget what an action was worth less",
         "meta/host_lives.py",
-        "worth[..., 0], worth[..., 1], lived.hidden)",
-        "worth[..., 0], 0.0 * worth[..., 1], lived.hidden)",
+        "worth[..., 0], worth[..., 1], memory.hidden",
+        "worth[..., 0], 0.0 * worth[..., 1], memory.hidden",
         ("meta/test_host_train.py::test_segments_lose_what_whole_lifetimes_lose",),
     ),
     Mutant(
@@ -454,9 +454,44 @@ MUTANTS = (
     Mutant(
         "exploring: simulators forget an episode's share of random actions",
         "meta/host_lives.py",
-        "before.spec, power=before.power)",
-        "before.spec)",
+        "power=before.power,\n",
+        "power=None,\n",
         ("meta/test_host_train.py::test_an_episode_keeps_its_share_of_random_actions",),
+    ),
+    Mutant(
+        "beliefs: steps have no noise",
+        "embedding/regression.py",
+        "gain = toward / (1.0 + row.features @ toward)",
+        "gain = toward / (1e-3 + row.features @ toward)",
+        ("embedding/test_regression.py::test_step_by_step_is_all_at_once",),
+    ),
+    Mutant(
+        "beliefs: changes are foretold from where they led",
+        "embedding/regression.py",
+        "self.changes.features(jnp.concatenate([here, taken]))",
+        "self.changes.features(jnp.concatenate([there, taken]))",
+        ("embedding/test_regression.py::test_nothing_is_foretold_from_itself",),
+    ),
+    Mutant(
+        "beliefs: values train what is foretold",
+        "embedding/regression.py",
+        "return jax.lax.stop_gradient(jnp.concatenate([self.rewards.view, self.changes.view]))",
+        "return jnp.concatenate([self.rewards.view, self.changes.view])",
+        ("embedding/test_regression.py::test_values_do_not_train_what_is_foretold",),
+    ),
+    Mutant(
+        "beliefs: the prior is not learned",
+        "meta/foresight.py",
+        "lambda fresh, kept: jnp.where(newborn, fresh, kept)",
+        "lambda fresh, kept: kept",
+        ("meta/test_foresight.py::test_the_prior_is_learned_where_a_lifetime_begins",),
+    ),
+    Mutant(
+        "beliefs: segments begin with nothing known",
+        "meta/host_train.py",
+        "return Context(hidden, clock, spec, counts), cuts",
+        "return Context(hidden, clock, spec, jax.tree.map(jnp.zeros_like, counts)), cuts",
+        ("meta/test_host_train.py::test_segments_lose_what_whole_lifetimes_lose",),
     ),
     Mutant(
         "counts: rewards are not in units of the largest",
@@ -468,8 +503,8 @@ MUTANTS = (
     Mutant(
         "recurrent: what is lived after the lifetime is learned from",
         "meta/recurrent_step.py",
-        "return error**2 * segment.alive",
-        "return error**2",
+        "foresight_loss(learner, start, segment.note)) * segment.alive",
+        "foresight_loss(learner, start, segment.note))",
         (f"{_RECURRENT}::test_dead_steps_count_for_nothing",),
     ),
     Mutant(

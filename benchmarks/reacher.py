@@ -105,6 +105,9 @@ def main() -> None:
         segment_steps=STEPS,
         lifetimes=64,
         epochs=6,
+        hidden=128,
+        width=256,
+        features=32,
         on_progress=telling(),
     )
     seconds = round(time.perf_counter() - start, 1)

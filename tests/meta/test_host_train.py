@@ -14,6 +14,7 @@ import pytest
 from metaql.embedding.recurrent import Sight
 from metaql.errors import EnvironmentFaultError, UsageError
 from metaql.meta.agent import load
+from metaql.meta.foresight import believed_again
 from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.host_train import segments_of
 from metaql.meta.recurrent_config import RecurrentConfig
@@ -48,8 +49,8 @@ def carts(**options):
     return SimulatorFamily(cart, {"train": [-10.0, 8.0, 12.0], "test": [9.0]}, **options)
 
 
-def learner(**options):
-    sight, sizes = Sight(entries=4), Sizes(8, 8)
+def learner(features=0, **options):
+    sight, sizes = Sight(entries=4), Sizes(8, 8, features=features)
     return RecurrentQ(jax.random.key(0), sight=sight, actions=(2,), sizes=sizes, **options)
 
 
@@ -105,16 +106,31 @@ def test_kept_embeddings_are_those_of_the_replay():
         )
 
 
-@pytest.mark.parametrize("gap", [0.0, 0.9])
-def test_segments_lose_what_whole_lifetimes_lose(gap):
+def test_kept_beliefs_are_those_of_the_replay():
+    who = learner(features=4)
+    found = lives([[0], [1, 2]], of=who)
+    for row in range(3):
+        life = jax.tree.map(lambda x, row=row: x[row], found.lifetimes)
+        beliefs = believed_again(who, who.model.blank(), life.note)[0]
+        for block in range(3):
+            if life.alive[16 * block]:
+                kept = jax.tree.map(lambda x, at=(row, block): x[at], found.counts)
+                again = jax.tree.map(lambda x, at=16 * block: x[at], beliefs)
+                jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), kept, again)
+
+
+@pytest.mark.parametrize(("gap", "features"), [(0.0, 0), (0.9, 0), (0.0, 4)])
+def test_segments_lose_what_whole_lifetimes_lose(gap, features):
     """Cut or whole, on-policy or replayed by who lived it: one loss."""
-    bold = eqx.tree_at(lambda q: q.epsilon, learner(), jnp.asarray(0.5))
+    bold = eqx.tree_at(lambda q: q.epsilon, learner(features), jnp.asarray(0.5))
     found, config = lives([[0, 1, 2]], of=bold), dataclasses.replace(CONFIG, action_gap=gap)
     starts, segments = segments_of(found, config)
     assert segments.alive.shape == (9, 16)
     cut = segment_loss(bold, starts, segments, scenes_of(bold, starts, segments))
-    np.testing.assert_allclose(cut, replay_loss(bold, found.lifetimes, config), rtol=1e-4)
-    plain = replay_loss(bold, found.lifetimes, CONFIG)
+    whole = replay_loss(bold, found.lifetimes, config, foretell=True)
+    np.testing.assert_allclose(cut, whole, rtol=1e-4)
+    plain = replay_loss(bold, found.lifetimes, CONFIG, foretell=True)
+    assert (float(plain) == float(replay_loss(bold, found.lifetimes, CONFIG))) == (not features)
     assert (float(cut) == pytest.approx(float(plain), rel=1e-3)) == (gap == 0)
 
 
@@ -150,16 +166,18 @@ def bits(agent):
     return b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(agent.learner) if jnp.size(x))
 
 
-def test_interrupted_and_resumed_it_ends_with_the_same_bits(tmp_path):
-    whole = meta_train(carts(), seed=1, run=tmp_path / "whole", **SETTINGS)
+@pytest.mark.parametrize("features", [0, 4])
+def test_interrupted_and_resumed_it_ends_with_the_same_bits(tmp_path, features):
+    settings = {**SETTINGS, "features": features}
+    whole = meta_train(carts(), seed=1, run=tmp_path / "whole", **settings)
 
     def stop(stage, done, metrics):
         if done >= 0.5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        meta_train(carts(), seed=1, run=tmp_path / "cut", on_progress=stop, **SETTINGS)
-    resumed = meta_train(carts(), seed=1, run=tmp_path / "cut", resume=True, **SETTINGS)
+        meta_train(carts(), seed=1, run=tmp_path / "cut", on_progress=stop, **settings)
+    resumed = meta_train(carts(), seed=1, run=tmp_path / "cut", resume=True, **settings)
     assert bits(resumed) == bits(whole)
     assert bits(load(tmp_path / "whole")) == bits(whole)
     adapted = whole.adapt(cart(9.0), seed=3)

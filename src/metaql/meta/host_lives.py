@@ -21,7 +21,7 @@ from metaql.embedding.embed import Clock
 from metaql.errors import UsageError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.meta.replay import Lifetimes, filled, lifetimes_of
-from metaql.policy.recurrentq import Context, RecurrentQ
+from metaql.policy.recurrentq import Context, Counted, RecurrentQ
 from metaql.qlearning.td import greedy_value, shortfall
 from metaql.tasks.crowd import Answers, Crowd
 from metaql.tasks.watchdog import alarm_taken
@@ -38,6 +38,8 @@ class HostLives(NamedTuple):
     """What the action taken was worth less."""
     hidden: Float[Array, "N B H"]
     """The embedding before every ``every``-th step."""
+    counts: Counted | None
+    """What was added up before it, leaves ``[N, B, ...]``."""
 
 
 def live_in_simulators(
@@ -72,7 +74,7 @@ def live_in_simulators(
             for crowd, budget, own in zip(crowds, episodes, ids, strict=True)
         ]
         _live(parts, length, every)
-    return _together([part.lives(length, length // every) for part in parts])
+    return _together([part.lives(length, length // every) for part in parts], parts[0].form)
 
 
 def _live(parts: list[_Part], length: int, every: int) -> None:
@@ -114,10 +116,12 @@ class _Part:
         self.state = crowd.reset(self.alive, seeds.tolist())
         self.rows: list[_Row] = []
         self.kept: list[np.ndarray] = []
+        """Of memories."""
         self.learner, self.keys, standing = _first(learner, key, ids, self.spec, self.state)
         self.decide = _later(_form(learner), _form(standing, axes=1))
         self.standing = jax.vmap(_flat)(standing)
         self.columns, self.shape = _columns(standing), standing.action.shape
+        self.form = _form(standing.memory, axes=1)
 
     def live(self, *, keep: bool) -> None:
         """One step of all that are alive; the next decision is under way when this returns."""
@@ -166,20 +170,21 @@ class _Lived(NamedTuple):
     """Leaves ``[n, T, ...]``."""
     spec: TaskSpec
     """Leaves ``[n, ...]``."""
-    hidden: Any
-    """``[n, B, H]``."""
+    memory: Any
+    """`_Memory` packed, ``[n, B, Y]``."""
 
 
-@jax.jit
-def _clocked(lived: _Lived) -> HostLives:
+@functools.partial(jax.jit, static_argnums=1)
+def _clocked(lived: _Lived, form: _Form) -> HostLives:
     transition, worth, alive, episode = lived.rows
     lifetimes = lifetimes_of(transition, alive, episode, lived.spec)
-    return HostLives(lifetimes, worth[..., 0], worth[..., 1], lived.hidden)
+    memory = jax.vmap(jax.vmap(form.unpacked))(lived.memory)
+    return HostLives(lifetimes, worth[..., 0], worth[..., 1], memory.hidden, memory.counts)
 
 
-def _together(lived: list[_Lived]) -> HostLives:
-    """The lifetimes of all parts, one after the other."""
-    return _clocked(jax.tree.map(lambda *leaves: np.concatenate(leaves), *lived))
+def _together(parts: list[_Lived], form: _Form) -> HostLives:
+    """The lifetimes of all parts, one after the other, their memories of a form."""
+    return _clocked(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), form)
 
 
 def _specs(crowd: Crowd, episodes: Int[np.ndarray, " n"]) -> TaskSpec:
@@ -203,13 +208,20 @@ def _told(answers: Answers, state: Float[np.ndarray, "n D"]) -> Float[np.ndarray
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
 
+class _Memory(NamedTuple):
+    """What a learner keeps of one lifetime, but for the time."""
+
+    hidden: Float[Array, " H"]
+    counts: Counted | None
+
+
 class _Standing(NamedTuple):
     """Where the learner of one lifetime stands: what it decided, and what it needs to go on."""
 
     action: Int[Array, "*K"]
     worth: Float[Array, " 2"]
     """Value of the greedy action, and what the action taken was worth less."""
-    hidden: Float[Array, " H"]
+    memory: _Memory
     clock: Clock
     power: Float[Array, ""] | None
     spec: TaskSpec
@@ -246,17 +258,19 @@ def _flat(tree: Any) -> Float[Array, " X"]:
 
 
 def _columns(standing: _Standing) -> list[slice]:
-    """Where the first three leaves ``[n, ...]`` are in a row."""
-    ends = np.cumsum([0, *(leaf[0].size for leaf in standing[:3])]).tolist()
+    """Where the first three fields are in a row; leaves ``[n, ...]``."""
+    sizes = [sum(x[0].size for x in jax.tree.leaves(field)) for field in standing[:3]]
+    ends = np.cumsum([0, *sizes]).tolist()
     return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def _stands(
     decided: tuple[Context, Decision], spec: TaskSpec, state: Float[Array, " D"], step: Array
 ) -> _Standing:
-    memory, (action, values, _) = decided
+    context, (action, values, _) = decided
     worth = jnp.stack([greedy_value(values), shortfall(values, action)])
-    return _Standing(action, worth, memory.hidden, memory.clock, memory.power, spec, state, step)
+    memory = _Memory(context.hidden, context.counts)
+    return _Standing(action, worth, memory, context.clock, context.power, spec, state, step)
 
 
 @jax.jit
@@ -294,7 +308,13 @@ def _later(of_learner: _Form, of_standing: _Form) -> Callable[..., Array]:
         def one(key: Any, row: Any, told: Any) -> Any:
             before = of_standing.unpacked(row)
             key = jax.random.fold_in(jax.random.wrap_key_data(key), before.step)
-            memory = Context(before.hidden, before.clock, before.spec, power=before.power)
+            memory = Context(
+                before.memory.hidden,
+                before.clock,
+                before.spec,
+                counts=before.memory.counts,
+                power=before.power,
+            )
             last, state = _lived(before, told)
             decided = turn(decider, key, memory, last, state)
             return _flat(_stands(decided, before.spec, state, before.step + 1))

@@ -118,4 +118,7 @@ def segments_of(lives: HostLives, config: RecurrentConfig) -> tuple[Context, Seg
     cuts = jax.tree.map(cut, segments)
     clock = jax.tree.map(lambda leaf: leaf[:, 0], cuts.note.clock)
     spec = jax.tree.map(lambda leaf: jnp.repeat(leaf, parts, axis=0), life.spec)
-    return Context(lives.hidden.reshape(-1, lives.hidden.shape[-1]), clock, spec), cuts
+    hidden, counts = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (lives.hidden, lives.counts)
+    )
+    return Context(hidden, clock, spec, counts), cuts

@@ -129,7 +129,7 @@ def _learned(
 
         def loss_of(weights: RecurrentQ) -> Float[Array, ""]:
             learner = eqx.combine(weights, rest)
-            return replay_loss(learner, lives, config, config.conservative, cut=True)
+            return replay_loss(learner, lives, config, config.conservative, cut=True, foretell=True)
 
         return stepped(tool, loss_of, weights, optimizer)
 

@@ -58,6 +58,9 @@ class RecurrentConfig:
     """False: no task embedding, all tasks are as one: multi-task Q-learning, a baseline."""
     generated: bool = False
     """True: the embedding generates weights of the Q-network's last layer too."""
+    features: int = 0
+    """Features on which what is believed of a task is a regression, put together exactly; 0: none. Vectors
+    only: helps where many steps tell the task together, as distances tell a goal (try 32)."""
     conservative: float = 0.1
     """Learning from logs: weight of what holds down the values of actions that they do not show."""
     checkpoint_every: int = 50
@@ -79,7 +82,7 @@ class RecurrentConfig:
         check_multiple(self, "lifetimes", "minibatches")
         if not 0 <= self.action_gap < 1:
             raise ConfigError("`action_gap` must be in [0, 1).", f"Got {self.action_gap}.")
-        for name in ("epsilon_spread", "conservative"):
+        for name in ("epsilon_spread", "conservative", "features"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must not be negative.", f"Got {getattr(self, name)}.")
         if self.learning_rate <= 0:
@@ -88,7 +91,7 @@ class RecurrentConfig:
     @property
     def sizes(self) -> Sizes:
         """Of the networks."""
-        return Sizes(self.hidden, self.width, self.context, self.generated)
+        return Sizes(self.hidden, self.width, self.context, self.generated, self.features)
 
     @property
     def steps_per_iteration(self) -> int:

@@ -19,6 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note, clock_facts
+from metaql.embedding.regression import Belief
+from metaql.meta.foresight import believed_again, foresight_loss
 from metaql.meta.lifetime import Life, begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.policy.recurrentq import Context, Counted, RecurrentQ
@@ -75,10 +77,13 @@ def optimizer_for(config: RecurrentConfig) -> optax.GradientTransformation:
 def split_learner(learner: RecurrentQ) -> tuple[RecurrentQ, RecurrentQ]:
     """What gradients train, and the rest (normalisation, the unit of reward, epsilon)."""
     trained = jax.tree.map(eqx.is_inexact_array, learner)
-    fixed = (learner.sight, learner.unit, learner.scale, learner.epsilon)
-    off = jax.tree.map(lambda _: False, fixed)
-    mask = eqx.tree_at(lambda q: (q.sight, q.unit, q.scale, q.epsilon), trained, replace=off)
-    return eqx.partition(learner, mask)
+
+    def fixed(q: RecurrentQ) -> list[Any]:
+        model = [] if q.model is None else [q.model.moved, q.model.count]
+        return [q.sight, q.unit, q.scale, q.epsilon, *model]
+
+    off = jax.tree.map(lambda _: False, fixed(learner))
+    return eqx.partition(learner, eqx.tree_at(fixed, trained, replace=off))
 
 
 def begin_lives(
@@ -156,6 +161,10 @@ def adjusted(learner: RecurrentQ, segments: Segment, config: RecurrentConfig) ->
         sight = sight.after(rows, jnp.tile(alive.reshape(-1).astype(jnp.float32), 2))
     unit = jnp.maximum(learner.unit, (jnp.abs(seen.reward) * alive).max())
     changed = eqx.tree_at(lambda q: (q.sight, q.unit), learner, (sight, unit))
+    if changed.model is not None:
+        changes = (seen.next_state - seen.state).reshape(-1, sight.size)
+        knowing = changed.model.knowing(changes, alive.reshape(-1).astype(jnp.float32))
+        changed = eqx.tree_at(lambda q: q.model, changed, knowing)
     spread = return_spread(segments, config)
     followed = jnp.sqrt((1.0 - _PACE) * learner.scale**2 + _PACE * spread**2)
     told = (learner.unit == 0) & (unit > 0)
@@ -228,8 +237,11 @@ def read_again(
 
 def seen_again(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array, "T D"]:
     """What the network saw before every step of a segment."""
+    state = notes.transition.state
     if start.counts is None:
-        return jax.vmap(learner.sight)(notes.transition.state)
+        return jax.vmap(learner.sight)(state)
+    if isinstance(start.counts, Belief):
+        return jax.vmap(learner.scene)(state, believed_again(learner, start.counts, notes)[0])
 
     def body(counts: Counted | None, seen: Transition) -> tuple[Counted | None, Array]:
         return learner.counted(counts, seen), learner.scene(seen.state, counts)
@@ -245,16 +257,19 @@ def scenes_of(learner: RecurrentQ, starts: Context, segments: Segment) -> Float[
 def segment_loss(
     learner: RecurrentQ, starts: Context, segments: Segment, scenes: Float[Array, "N T D"]
 ) -> Float[Array, ""]:
-    """Half the mean squared error of Q at the actions taken, over living steps of ``[N, T]``."""
+    """Half the mean squared error of Q at the actions taken, over living steps of ``[N, T]``.
+
+    With a model of the task, what it foretold badly is added.
+    """
 
     def one(start: Context, segment: Segment, scenes: Float[Array, "T D"]) -> Float[Array, " T"]:
         values = replayed_values(learner, start, segment.note, scenes)
         chosen = jax.vmap(value_of)(values, segment.note.transition.action)
         error = chosen - segment.target / learner.scale
-        return error**2 * segment.alive
+        return (0.5 * error**2 + foresight_loss(learner, start, segment.note)) * segment.alive
 
     errors = jax.vmap(one)(starts, segments, scenes)
-    return 0.5 * errors.sum() / jnp.maximum(segments.alive.sum(), 1)
+    return errors.sum() / jnp.maximum(segments.alive.sum(), 1)
 
 
 @eqx.filter_jit

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding.embed import Clock
 from metaql.embedding.recurrent import Note
+from metaql.meta.foresight import foresight_loss
 from metaql.meta.lifetime import advance, begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import discount_across, read_again, replayed_values, seen_again
@@ -176,6 +177,7 @@ def replay_loss(
     conservative: float = 0.0,
     *,
     cut: bool = False,
+    foretell: bool = False,
 ) -> Float[Array, ""]:
     """Half the mean squared error of Q over living steps.
 
@@ -186,6 +188,7 @@ def replay_loss(
         conservative: weight of ``log sum exp Q - Q(a)``, which holds down the values of actions that the data
             does not show (Kumar et al. 2020, conservative Q-learning, arXiv 2006.04779, eq. 4).
         cut: as in `replayed`.
+        foretell: whether what the model of the task foretold badly is added, if there is one.
     """
 
     def one(life: Lifetimes) -> Float[Array, " T"]:
@@ -195,6 +198,8 @@ def replay_loss(
             possible = jnp.where(life.spec.action_mask, found.values, -jnp.inf)
             over = jax.nn.logsumexp(possible, axis=-1).reshape(loss.shape[0], -1).mean(-1)
             loss = loss + conservative * (over - found.taken) * life.alive
+        if foretell:
+            loss = loss + foresight_loss(learner, _at_birth(learner, life), life.note) * life.alive
         return loss
 
     return jax.vmap(one)(lives).sum() / jnp.maximum(lives.alive.sum(), 1)

@@ -25,6 +25,8 @@ class Sizes(NamedTuple):
     """False: the embedding stays empty, and all tasks are as one (multi-task Q-learning: a baseline)."""
     generated: bool = False
     """True: the embedding generates weights of the last layer (Ha et al. 2017, arXiv 1609.09106)."""
+    features: int = 0
+    """On which what is believed of a task is a regression, where observations are vectors; 0: none."""
 
 
 class ActionHead(eqx.Module):

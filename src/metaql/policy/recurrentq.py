@@ -2,14 +2,14 @@
 
 For families whose tasks share observation and action spaces, finite or continuous: what `BeliefQ` and
 `FiniteQ` compute from counts is here learned, Q(o, a; z) with z the state of a `Reader` of all
-transitions of the lifetime, and, where states are numbered, counts beside it: a `Chart` of the grid whose
-cells they are, or a `Ledger`.
+transitions of the lifetime, and what adding up tells exactly beside it: where states are numbered, a `Chart`
+of the grid whose cells they are, or a `Ledger`; of vectors, if asked for, the `Belief` of a `TaskModel`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -20,11 +20,12 @@ from metaql.embedding.chart import Chart, blank_chart
 from metaql.embedding.embed import Clock
 from metaql.embedding.ledger import FACTS, Ledger, blank_ledger
 from metaql.embedding.recurrent import Note, Reader, Sight, clock_facts, in_units
+from metaql.embedding.regression import Belief, Rows, TaskModel
 from metaql.policy.network import QNetwork, Sizes
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
 
-Counted = Chart | Ledger
-"""What is counted in a lifetime, beside what is learned of it."""
+Counted = Chart | Ledger | Belief
+"""What is added up in a lifetime, beside what is learned of it."""
 
 
 class Context(NamedTuple):
@@ -35,13 +36,17 @@ class Context(NamedTuple):
     clock: Clock
     spec: TaskSpec
     counts: Counted | None = None
-    """The part of it that is not; None where states are not numbered."""
+    """The part of it that is not; None where nothing is added up."""
     power: Float[Array, ""] | None = None
     """To which the share of random actions is raised in this episode; None: to none."""
 
 
-def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Counted | None:
-    """What is counted, at the start of a lifetime."""
+def nothing_counted(
+    sight: Sight, actions: tuple[int, ...], sizes: Sizes, model: TaskModel | None
+) -> Counted | None:
+    """What is added up, at the start of a lifetime."""
+    if model is not None:
+        return model.blank()
     if not sizes.context or not sight.numbers or len(actions) > 1:
         return None
     if sight.columns:
@@ -49,13 +54,22 @@ def nothing_counted(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> Cou
     return blank_ledger(sight.numbers, math.prod(actions))
 
 
-def counted_entries(sight: Sight, actions: tuple[int, ...], sizes: Sizes) -> tuple[int, int]:
-    """Entries of a view of what is counted, and how many facts of every action they are."""
-    blank = jax.eval_shape(lambda: nothing_counted(sight, actions, sizes))
+def counted_entries(blank: Counted | None) -> tuple[int, int]:
+    """Entries of a view of what is added up, and how many facts of every action they are."""
     if blank is None:
         return 0, 0
     view = jax.eval_shape(lambda counts: counts.view(jnp.asarray(0)), blank)
     return view.size, FACTS if isinstance(blank, Ledger) else 0
+
+
+def task_model(
+    key: PRNGKey, sight: Sight, actions: tuple[int, ...], sizes: Sizes
+) -> TaskModel | None:
+    """Where observations are vectors and features are asked for."""
+    if sight.numbers or not sizes.context or not sizes.features:
+        return None
+    options = math.prod(actions)
+    return TaskModel(key, entries=sight.size, actions=options, features=sizes.features)
 
 
 class RecurrentQ(eqx.Module):
@@ -63,6 +77,7 @@ class RecurrentQ(eqx.Module):
 
     sight: Sight
     reader: Reader
+    model: TaskModel | None
     network: QNetwork
     unit: Float[Array, ""]
     """Largest reward met in meta-training: rewards are read in it. Not learned by gradients."""
@@ -98,7 +113,8 @@ class RecurrentQ(eqx.Module):
             key_reader, sight=sight.size, actions=math.prod(actions), hidden=sizes.hidden
         )
         self.sizes, self.epsilon_spread = sizes, epsilon_spread
-        counted, facts = counted_entries(sight, actions, sizes)
+        self.model = task_model(jax.random.fold_in(key, 2), sight, actions, sizes)
+        counted, facts = counted_entries(nothing_counted(sight, actions, sizes, self.model))
         self.network = QNetwork(
             key_network, sight=sight.size + counted, facts=facts, actions=actions, sizes=sizes
         )
@@ -107,7 +123,7 @@ class RecurrentQ(eqx.Module):
     def init(self, key: PRNGKey, spec: TaskSpec) -> Context:
         """An empty embedding at the start of a lifetime."""
         zero = jnp.zeros(())
-        counts = nothing_counted(self.sight, self.network.actions, self.sizes)
+        counts = nothing_counted(self.sight, self.network.actions, self.sizes, self.model)
         power = self.power(key) if self.epsilon_spread else None
         return Context(self.reader.blank(), Clock(zero, zero), spec, counts, power)
 
@@ -148,14 +164,21 @@ class RecurrentQ(eqx.Module):
         return self.reader.advance(hidden, encoded) if self.sizes.context else hidden
 
     def counted(self, counts: Counted | None, transition: Transition) -> Counted | None:
-        """What is counted, with one transition more; None where nothing is."""
+        """What is added up, with one transition more; None where nothing is."""
         if counts is None:
             return None
+        if isinstance(counts, Belief):
+            return counts.after(self.rows(transition))
         reward = in_units(transition.reward, self.unit)
         return counts.after(transition._replace(reward=reward))
 
+    def rows(self, transition: Transition) -> Rows:
+        """What a transition says of the task to its model, which there must be."""
+        model = cast(TaskModel, self.model)
+        return model.rows(self.sight, transition, self.network.actions[-1], self.unit)
+
     def scene(self, state: Observation, counts: Counted | None) -> Float[Array, " D"]:
-        """What the network sees: the observation, and what was counted, from there."""
+        """What the network sees: the observation, and what was added up, from there."""
         seen = self.sight(state)
         return seen if counts is None else jnp.concatenate([seen, counts.view(state)])
 
