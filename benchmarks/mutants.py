@@ -571,6 +571,13 @@ MUTANTS = (
         ("meta/test_host_train.py::test_parts_share_no_environment",),
     ),
     Mutant(
+        "host: a process that was stopped is late",
+        "tasks/watchdog.py",
+        "_BELL.late is not None and _BELL.left <= 0",
+        "_BELL.late is not None",
+        ("tasks/test_simulators.py::test_a_process_that_was_stopped_is_not_late",),
+    ),
+    Mutant(
         "host: what terminates in its last step is truncated too",
         "tasks/crowd.py",
         "(self._clock >= self.horizon)) & who & ~ended",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import gymnasium
@@ -297,6 +299,29 @@ def test_the_alarm_is_given_back():
         assert signal.getsignal(signal.SIGALRM) is not before
     assert signal.getsignal(signal.SIGALRM) is before
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+STOPPED = """
+import time
+from metaql.tasks.watchdog import answering_within
+with answering_within(2.0, lambda: TimeoutError("late")):
+    print("waiting", flush=True)
+    end = time.process_time() + 0.1  # of its own time, not of the clock's
+    while time.process_time() < end:
+        pass
+print("answered")
+"""
+
+
+def test_a_process_that_was_stopped_is_not_late():
+    """Ctrl-Z, and later ``fg``: nobody was too slow."""
+    command = [sys.executable, "-c", STOPPED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout.readline() == "waiting\n"
+        waiting.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        waiting.send_signal(signal.SIGCONT)
+        assert waiting.stdout.read() == "answered\n"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+_PARTS = 8
+"""The time is measured in so many parts: one in which the process was stopped (Ctrl-Z) counts once, however
+long that was."""
+
 
 @dataclass
 class _Bell:
@@ -16,7 +20,9 @@ class _Bell:
 
     taken: bool = False
     late: Callable[[], Exception] | None = None
-    """Makes what is raised when it rings; None: nobody is waited for."""
+    """Makes what is raised when time is up; None: nobody is waited for."""
+    left: int = 0
+    """Parts of the time."""
 
 
 _BELL = _Bell()
@@ -28,7 +34,8 @@ def _able() -> bool:
 
 def _ring(number: int, frame: Any) -> None:
     del number, frame
-    if _BELL.late is not None:
+    _BELL.left -= 1
+    if _BELL.late is not None and _BELL.left <= 0:
         raise _BELL.late()
 
 
@@ -58,8 +65,8 @@ def answering_within(seconds: float, late: Callable[[], Exception]) -> Generator
         yield
         return
     with alarm_taken():
-        _BELL.late = late
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        _BELL.late, _BELL.left = late, _PARTS
+        signal.setitimer(signal.ITIMER_REAL, seconds / _PARTS, seconds / _PARTS)
         try:
             yield
         finally:
