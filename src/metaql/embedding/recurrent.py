@@ -68,8 +68,7 @@ class Sight(eqx.Module):
             return jnp.concatenate([jax.nn.one_hot(row, self.rows), across])
         if self.numbers:
             return jax.nn.one_hot(observation, self.numbers)
-        deviation = jnp.sqrt(self.variance) + _LEAST
-        return jnp.clip((observation - self.mean) / deviation, -_LARGEST, _LARGEST)
+        return in_deviations(observation - self.mean, self.variance)
 
     def after(self, observations: Float[Array, "M D"], weights: Float[Array, " M"]) -> Sight:
         """With these observations counted too (Chan, Golub & LeVeque 1983, pairwise moments)."""
@@ -124,6 +123,11 @@ def clock_facts(clock: Clock, spec: TaskSpec) -> Float[Array, " F"]:
         jnp.log(left) / 3.0,
     )
     return jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
+
+
+def in_deviations(apart: Float[Array, " D"], variance: Float[Array, " D"]) -> Float[Array, " D"]:
+    """Differences in standard deviations, cut where they are large."""
+    return jnp.clip(apart / (jnp.sqrt(variance) + _LEAST), -_LARGEST, _LARGEST)
 
 
 def in_units(reward: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:

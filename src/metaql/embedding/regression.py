@@ -17,15 +17,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metaql.embedding.recurrent import Sight, in_units
+from metaql.embedding.recurrent import Sight, in_deviations, in_units
 from metaql.types import Observation, PRNGKey, Transition
 
 _WIDTH = 128
 """Of the layers between a transition and its features."""
 _LOUD = 5.0
 """Factor of rewards: the steps of a task differ by a fraction of the largest reward there is."""
-_LARGEST, _LEAST = 10.0, 1e-4
-"""Deviations beyond which a change is cut, and the least variance that counts."""
+_LEAST = 1e-4
+"""Variance below which none counts."""
 
 
 class Posterior(NamedTuple):
@@ -174,16 +174,13 @@ class TaskModel(eqx.Module):
         """
         here, there = sight(seen.state), sight(seen.next_state)
         taken = jax.nn.one_hot(seen.action, options).reshape(-1)
-        change = (seen.next_state - seen.state) / (jnp.sqrt(self.moved) + _LEAST)
+        change = in_deviations(seen.next_state - seen.state, self.moved)
         return Rows(
             Row(
                 self.rewards.features(jnp.concatenate([here, there, taken])),
                 _LOUD * in_units(seen.reward, unit)[None],
             ),
-            Row(
-                self.changes.features(jnp.concatenate([here, taken])),
-                jnp.clip(change, -_LARGEST, _LARGEST),
-            ),
+            Row(self.changes.features(jnp.concatenate([here, taken])), change),
         )
 
     def surprise(self, before: Belief, rows: Rows) -> Float[Array, ""]:

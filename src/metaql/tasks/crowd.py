@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from metaql.errors import EnvironmentFaultError, MetaQLError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.host import LARGEST_REWARD, REPORT
+from metaql.tasks.host import LARGEST_REWARD, REPORT, checked_flag, checked_reward
 from metaql.tasks.vectors import VectorEnvironment
 from metaql.tasks.watchdog import answering_within
 
@@ -74,15 +74,9 @@ class Crowd:
         steps = self._stepping(asked, actions.tolist())
         seen, rewards, ends, cuts, _ = self._answers(asked, steps, "step", 5)
         states = self._states(asked, seen)
-        reward = self._numbers(asked, rewards, "Rewards must be finite numbers.", "biuf")
-        good = np.abs(reward) <= LARGEST_REWARD  # false for NaN
-        if not good.all():
-            worst = int(good.argmin())
-            self._fault(worst, "Rewards must be finite numbers.", reward[worst])
-        ended, cut = (
-            self._numbers(asked, flags, f"`{name}` must be true or false.", "biu").astype(bool)
-            for name, flags in (("terminated", ends), ("truncated", cuts))
-        )
+        reward = self._spread(asked, self._rewards(asked, rewards))
+        ended = self._spread(asked, self._flags(asked, "terminated", ends))
+        cut = self._spread(asked, self._flags(asked, "truncated", cuts))
         self._clock += who
         cut = (cut | (self._clock >= self.horizon)) & who & ~ended
         return Answers(states, reward.astype(np.float32), ended, cut)
@@ -119,15 +113,22 @@ class Crowd:
                 self._fault(i, rule, answer)
         return list(zip(*answers, strict=True)) or [()] * length
 
-    def _numbers(
-        self, asked: Sequence[int], found: Sequence[Any], rule: str, kinds: str
-    ) -> Num[np.ndarray, " N"]:
-        """One number of each of those asked, of one of these kinds of NumPy's; 0 for the others."""
-        column = _plain(found, kinds)
-        if column is None:
-            odd = next((k for k, one in enumerate(found) if _plain([one], kinds) is None), 0)
-            self._fault(asked[odd], rule, found[odd])
-        return self._spread(asked, column)
+    def _rewards(self, asked: Sequence[int], found: Sequence[Any]) -> Num[np.ndarray, " M"]:
+        column = _plain(found, "biuf")
+        if column is not None and (np.abs(column) <= LARGEST_REWARD).all():  # false for NaN
+            return column
+        # Whoever is to blame is found one by one.
+        pairs = zip(asked, found, strict=True)
+        return np.asarray([checked_reward(one, self._where(i)) for i, one in pairs])
+
+    def _flags(
+        self, asked: Sequence[int], name: str, found: Sequence[Any]
+    ) -> Bool[np.ndarray, " M"]:
+        column = _plain(found, "biu")
+        if column is not None:
+            return column.astype(bool)
+        pairs = zip(asked, found, strict=True)
+        return np.asarray([checked_flag(name, one, self._where(i)) for i, one in pairs])
 
     def _spread(
         self, asked: Sequence[int], rows: Shaped[np.ndarray, "M *D"]

@@ -130,10 +130,10 @@ class HostEnvironment:
             raise _raised(where, error) from error
         observation, reward, ended, cut, _ = unpack(answer, 5, where)
         next_state = self._to_state(observation, where)
-        amount = _reward(reward, where)
-        terminated = _flag("terminated", ended, where)
+        amount = checked_reward(reward, where)
+        terminated = checked_flag("terminated", ended, where)
         self._clock += 1
-        cut_off = _flag("truncated", cut, where) or self._clock >= self.horizon
+        cut_off = checked_flag("truncated", cut, where) or self._clock >= self.horizon
         truncated = cut_off and not terminated
         if not (terminated or truncated):
             self._state = next_state
@@ -317,7 +317,8 @@ def unpack(answer: Any, length: int, where: str) -> tuple[Any, ...]:
     return tuple(answer)
 
 
-def _reward(value: Any, where: str) -> float:
+def checked_reward(value: Any, where: str) -> float:
+    """A reward as it was answered; raise `EnvironmentFaultError` unless it is one finite number."""
     number = np.asarray(value)
     numeric = number.shape == () and number.dtype.kind in "biuf"
     # NaN is not smaller than anything.
@@ -328,7 +329,8 @@ def _reward(value: Any, where: str) -> float:
     return float(number)
 
 
-def _flag(name: str, value: Any, where: str) -> bool:
+def checked_flag(name: str, value: Any, where: str) -> bool:
+    """A flag as it was answered; raise `EnvironmentFaultError` unless it is true or false."""
     flag = np.asarray(value)
     if flag.shape != () or flag.dtype.kind not in "biu":
         raise EnvironmentFaultError(
