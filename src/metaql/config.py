@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import tomllib
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from metaql.errors import ConfigError
+from metaql.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -96,11 +95,10 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def _check_key(key: str, fields: Mapping[str, Any], source: str) -> None:
     if key in fields:
         return
-    near = difflib.get_close_matches(key, fields, n=1)
     raise ConfigError(
-        f"Keys here are: {', '.join(sorted(fields)) or 'none'}.",
-        f"{source} has `{key}`.",
-        f"Did you mean `{near[0]}`?" if near else "Remove it.",
+        f"{source} cannot have {key!r}.",
+        f"Keys there are: {', '.join(sorted(fields)) or 'none'}.",
+        did_you_mean(key, fields, "Remove it."),
     )
 
 
@@ -141,8 +139,7 @@ def _fit_literal(hint: Any, value: Any, key: str, source: str) -> Any:
     choices = typing.get_args(hint)
     if value in choices and type(value) in {type(choice) for choice in choices}:
         return value
-    near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else ""
+    remedy = did_you_mean(str(value), map(str, choices))
     raise _misfit(f"one of {', '.join(map(repr, choices))}", value, key, source, remedy)
 
 

@@ -58,9 +58,14 @@ class EnvironmentFaultError(MetaQLError):
     """An environment that broke its own contract: NaN, a state outside its space, an exception."""
 
 
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Ask for the known name that is nearest to a mistyped one; ``otherwise`` where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"Did you mean {near[0]!r}?" if near else otherwise
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a mistyped name, with the nearest known one as remedy."""
     choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"Did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"{kind} must be one of: {', '.join(choices)}.", f"Got {name!r}.", hint)
+    rule = f"{kind} cannot be {name!r}."
+    return UnknownNameError(rule, f"There are: {', '.join(choices)}.", did_you_mean(name, choices))

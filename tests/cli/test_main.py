@@ -55,7 +55,7 @@ def trained(capfd, *words):
         (("train", "frozen_lak"), ("frozen_lak", "'frozen_lake'")),
         (("train", "frozen_lake", "--option", "sise=3"), ("sise", "'size'")),
         (("train", "frozen_lake", "--option", "size"), ("key=value", "'size'")),
-        (("train", "frozen_lake", "--set", "lifetime=3"), ("lifetime", "`lifetimes`")),
+        (("train", "frozen_lake", "--set", "lifetime=3"), ("lifetime", "'lifetimes'")),
         (("train", "frozen_lake", "--env-steps", "0"), ("env_steps", "0")),
         (("train",), ("metaql families",)),
         (("train", "--resume", "nowhere"), ("nowhere", "config.json")),

@@ -13,8 +13,10 @@ import metaql
 from metaql.embedding.recurrent import Sight
 from metaql.errors import UnknownNameError, UnsupportedSpaceError, UsageError
 from metaql.evaluation import evaluate as module
-from metaql.evaluation.compare import AGENT, AT_RANDOM, compare, levels
+from metaql.evaluation.compare import AGENT, compare, levels
+from metaql.evaluation.summary import AT_RANDOM, summarise
 from metaql.meta.agent import Agent
+from metaql.meta.lifetime import Lives
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.policy.beliefq import BeliefQ
 from metaql.policy.network import Sizes
@@ -116,11 +118,30 @@ def test_tasks_come_from_the_split_that_was_asked_for():
 
 def test_printed_it_is_a_table():
     found = metaql.evaluate(recurrent(), paying([4.0, 4.0 + 1e-9]), lifetimes=2)
-    title, head, agent, chance = str(found).splitlines()
+    title, head, agent, chance, warning = str(found).splitlines()
     assert title == "Mean return by block of episodes, 2 lifetimes each [95% interval]"
     assert head.split() == ["episodes", "1-2"]
     assert agent.startswith(f"{AGENT}  8.00 [8.00, 8.00]")
     assert chance.startswith(f"{AT_RANDOM}    8.00 [8.00, 8.00]")
+    assert warning.startswith(f"Warning: In episodes 1-2 the {AGENT} is not shown to be better")
+    assert found.as_dict()["warnings"] == list(found.warnings)
+
+
+def test_only_who_is_no_better_than_chance_is_warned_of():
+    def lives(*means):
+        returns = np.asarray(means)[:, None, None] + np.linspace(-0.1, 0.1, 20)[None, :, None]
+        ones = np.ones((20, 1), np.int64)
+        names = ("the agent", AT_RANDOM)
+        return {
+            name: Lives(row, ones, ones[:, 0], None)
+            for name, row in zip(names, returns, strict=True)
+        }
+
+    assert summarise(lives(1.0, 0.0), {}).warnings == ()
+    for better in (0.0, 0.01, -1.0):
+        assert len(summarise(lives(better, 0.0), {}).warnings) == 1
+    alone = {"the agent": lives(1.0, 0.0)["the agent"]}
+    assert summarise(alone, {}).warnings == ()
 
 
 def continuous(pays):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metaql.embedding.recurrent import Sight
-from metaql.errors import EnvironmentFaultError, UsageError
+from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
 from metaql.meta.agent import load
 from metaql.meta.foresight import believed_again
 from metaql.meta.host_lives import live_in_simulators
@@ -182,6 +182,24 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(tmp_path, features):
     assert bits(load(tmp_path / "whole")) == bits(whole)
     adapted = whole.adapt(cart(9.0), seed=3)
     assert len(adapted.returns) == 2
+
+
+def test_an_agent_truncates_what_has_no_limit_as_in_training(tmp_path):
+    """A pole whose fall is not the end would be carried for ever."""
+
+    class Held(gymnasium.Wrapper):
+        def step(self, action):
+            return *self.env.step(action)[:2], False, False, {}
+
+    meta_train(carts(), seed=1, run=tmp_path, **{**SETTINGS, "env_steps": 1})
+    agent = load(tmp_path)
+    assert agent.card["horizon"] == 20
+    endless = Held(gymnasium.make("CartPole-v1").unwrapped)
+    endless.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float32)
+    with pytest.warns(EndlessWarning, match="truncated after 20 steps"):
+        adapted = agent.adapt(endless, episodes=2)
+    assert adapted.lengths.tolist() == [20, 20]
+    assert float(adapted.memory.spec.horizon) == 20
 
 
 def test_what_was_earned_before_a_fault_is_kept(tmp_path):

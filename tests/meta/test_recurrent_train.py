@@ -90,6 +90,15 @@ def test_other_sizes_on_resuming_are_named(trained):
         train(run=trained[0], resume=True, hidden=5)
 
 
+def test_other_settings_of_the_same_shape_are_named_too(trained):
+    with pytest.raises(CheckpointError, match=r"discount was 0\.\d+, asked for 0.5\."):
+        train(run=trained[0], resume=True, discount=0.5)
+
+
+def test_how_often_is_saved_may_change(trained):
+    assert bits(train(run=trained[0], resume=True, checkpoint_every=1)) == bits(trained[1])
+
+
 def test_resuming_nothing_is_refused(tmp_path):
     with pytest.raises(CheckpointError):
         train(run=tmp_path, resume=True)
@@ -209,8 +218,16 @@ def test_agents_and_families_that_do_not_fit_are_refused():
         meta_train(CartPole.toy(), agent="belief")
     with pytest.raises(ConfigError, match="RecurrentConfig"):
         meta_train(CartPole.toy(), config=metaql.MetaTrainConfig())
-    with pytest.raises(ConfigError, match="sweeps"):
+    with pytest.raises(
+        ConfigError, match=r"'sweeps' is a setting of the agent 'belief'.*Leave it out"
+    ):
         meta_train(CartPole.toy(), sweeps=3)
+    with pytest.raises(ConfigError, match=r"'trace_gap'.*Keys there are"):
+        meta_train(Chain.toy(), trace_gap=3)
+    with pytest.raises(
+        ConfigError, match=r"'action_gap' is a setting.*'recurrent'.*--agent recurrent"
+    ):
+        meta_train(Chain.toy(), action_gap=0.5)
 
 
 @pytest.mark.parametrize("wrong", ["cart_pole", CartPole])

@@ -17,6 +17,7 @@ from metaql.errors import (
 )
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.gymnasium import open_environment
+from metaql.tasks.host import ENDLESS_STEPS
 
 
 @pytest.mark.parametrize(
@@ -155,6 +156,22 @@ def test_a_declared_limit_holds_without_a_wrapper(corridor):
 def test_a_limit_that_was_taken_off_is_none():
     assert open_environment(gymnasium.make("FrozenLake-v1").unwrapped).horizon == NO_HORIZON
     assert open_environment("FrozenLake-v1", max_episode_steps=-1).horizon == NO_HORIZON
+
+
+def test_without_a_limit_an_episode_is_truncated_all_the_same(corridor):
+    host = open_environment(corridor(patience=10**9))
+    assert (host.horizon, host.has_time_limit) == (NO_HORIZON, False)
+    assert host.longest == ENDLESS_STEPS
+    host.assume(20)  # what an agent knows from its training
+    assert (host.horizon, host.longest, host.has_time_limit) == (20, 20, False)
+    host.reset(0)
+    assert [host.step(0).truncated for _ in range(20)] == [False] * 19 + [True]
+
+
+def test_what_an_environment_declares_goes_before_what_is_assumed(corridor):
+    host = open_environment(TimeLimit(corridor(), ENDLESS_STEPS + 5))
+    host.assume(20)
+    assert host.longest == host.horizon == ENDLESS_STEPS + 5
 
 
 def test_a_seed_repeats_the_episode():

@@ -107,6 +107,19 @@ def test_a_fault_names_task_environment_and_step(fault, words):
     assert "Counter" in found.value.evidence
 
 
+def test_a_task_that_is_not_there_is_named():
+    carts = family((9, 7))
+    assert carts.task("train", 1) == 7
+    with pytest.raises(UsageError, match=r"'train' are numbered 0 to 1\. Got 2"):
+        carts.open("train", 2)
+    with pytest.raises(
+        UnknownNameError, match=r"no tasks of the split 'validation'.*of: train.*Give"
+    ):
+        carts.open("validation", 0)
+    with pytest.raises(UnknownNameError, match="Did you mean 'test'"):
+        carts.open("tests", 0)
+
+
 def answers(**spoiled):
     """Makes an environment answer with something else from its third step on."""
 

@@ -76,7 +76,7 @@ def adapt(
     host: HostEnvironment = opened(env_id, **options)
     if not host.has_time_limit:
         output.say(
-            "This environment has no time limit: an episode lasts until the agent finds an end. "
+            f"This environment has no time limit: episodes are truncated after {host.longest} steps. "
             "To set one: --env-option max_episode_steps=200"
         )
     say = printer(output)

@@ -182,7 +182,7 @@ def _times(clock: Clock) -> str:
     if clock.done:
         return f"{duration(clock.elapsed)} in all"
     left = clock.left
-    known = "left ..." if left is None else f"left {duration(left)}"
+    known = "left unknown" if left is None else f"left {duration(left)}"
     return f"{duration(clock.elapsed)} gone, {known}"
 
 

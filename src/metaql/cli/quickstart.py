@@ -161,6 +161,8 @@ def print_findings(output: Output, found: Findings) -> None:
     """The table of a comparison."""
     head, *rows = found.table()
     output.table(head, rows, title=found.title)
+    for warning in found.warnings:
+        output.say(f"Warning: {warning}")
 
 
 def as_document(found: Findings, life: Adaptation | None) -> dict[str, Any]:

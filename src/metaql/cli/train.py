@@ -104,5 +104,9 @@ def _check_resume_alone(*others: object) -> None:
 def _close(output: Output, plan: Plan, run: Path) -> None:
     output.line(f"Trained on {plan.family}: {run}")
     output.say(f"Next: metaql evaluate {run}")
-    output.say(f"      metaql adapt ENV_ID --agent {run}")
+    environment = plan.make_family().environment
+    if environment:
+        output.say(f"      metaql adapt {environment} --agent {run}")
+    else:
+        output.say(f"      in Python: metaql.load({str(run)!r}).adapt(an environment of yours)")
     output.document({"run": run, "family": plan.family, "options": plan.options, "seed": plan.seed})

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metaql.errors import UnsupportedSpaceError
+from metaql.evaluation.summary import AT_RANDOM
 from metaql.meta.agent import AnyAgent
 from metaql.meta.lifetime import Lives, live
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -23,7 +24,6 @@ from metaql.tasks.finite import FiniteTask
 from metaql.types import Learner, Task
 
 AGENT = "meta-learned agent"
-AT_RANDOM = "acting at random"
 OnProgress: TypeAlias = Callable[[str, float, Mapping[str, Any]], None]
 """Called with the stage, the share of it done, and who is living."""
 _NON_ADAPTIVE_TASKS = 2_000

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
-from metaql.errors import UnsupportedSpaceError, UsageError, unknown_name
+from metaql.errors import UnsupportedSpaceError, UsageError
 from metaql.evaluation.compare import Comparison, OnProgress, beside_chance, compare, one_by_one
 from metaql.evaluation.summary import Findings, summarise
 from metaql.meta.adapt import check_whole
@@ -129,8 +129,6 @@ def _simulated(
 ) -> Comparison:
     if not isinstance(agent, RecurrentAgent):
         raise UnsupportedSpaceError("Simulators need a RecurrentQ.", f"Got {agent}.")
-    if not family.tasks.get(split):
-        raise unknown_name("`split`", split, [name for name in family.tasks if family.tasks[name]])
     host = family.crowd(split, [0]).hosts[0]
     agent.check_host(host)
     if isinstance(host.env.action_space, spaces.Box) and agent.levels != family.levels:

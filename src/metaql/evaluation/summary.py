@@ -20,6 +20,9 @@ from metaql.evaluation.blocks import (
     step_grid,
 )
 
+AT_RANDOM = "acting at random"
+"""Name of the baseline that knows nothing and learns nothing."""
+
 
 class Lived(Protocol):
     """Lifetimes as `meta.lifetime.Lives` holds them."""
@@ -65,14 +68,28 @@ class Findings:
         rows = [row.as_text() for row in (*self.learners, *self.levels)]
         return [("episodes", *self.blocks), *rows]
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Plain sentences on what the table does not show, though one might think so."""
+        last = {row.name: row.cells[-1] for row in self.learners}
+        agent, chance = self.learners[0], last.get(AT_RANDOM)
+        low = agent.cells[-1].low
+        if chance is None or low is None or low > chance.mean:
+            return ()
+        return (
+            f"In episodes {self.blocks[-1]} the {agent.name} is not shown to be better than {AT_RANDOM} "
+            f"({agent.cells[-1]} beside {chance}). Train longer, or with settings that suit the tasks "
+            "better; more lifetimes make the intervals narrower.",
+        )
+
     def __str__(self) -> str:
-        """The table, for a terminal or a notebook."""
+        """The table and the warnings, for a terminal or a notebook."""
         table = self.table()
         first, *rest = (max(map(len, column)) for column in zip(*table, strict=True))
         lines = [
             "  ".join([name.ljust(first), *map(str.rjust, cells, rest)]) for name, *cells in table
         ]
-        return "\n".join([self.title, *lines])
+        return "\n".join([self.title, *lines, *(f"Warning: {each}" for each in self.warnings)])
 
     def level_values(self) -> dict[str, float]:
         """The exact values by name."""
@@ -87,6 +104,7 @@ class Findings:
             "blocks": list(self.blocks),
             "learners": cells,
             "levels": self.level_values(),
+            "warnings": list(self.warnings),
         }
 
 

@@ -257,9 +257,9 @@ def live_on_host(
     """
     if not host.has_time_limit:
         warnings.warn(
-            f"{host.name} declares no time limit: unless it ends episodes by itself, one lasts until the "
-            "agent finds an end. To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where "
-            "it is made; a SimulatorFamily opens its tasks with theirs by family.open(split, number).",
+            f"{host.name} declares no time limit: episodes are truncated after {host.longest} steps. "
+            "To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where it is made; a "
+            "SimulatorFamily opens its tasks with theirs by family.open(split, number).",
             EndlessWarning,
             stacklevel=3,
         )

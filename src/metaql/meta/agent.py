@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import jax
 
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
-from metaql.errors import NoAgentError, UsageError, unknown_name
+from metaql.errors import NoAgentError, UsageError, did_you_mean, unknown_name
 from metaql.meta import finite_agent, recurrent_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
 from metaql.meta.finite_agent import FiniteAgent
@@ -181,9 +180,8 @@ def _find(path: str | Path) -> Path:
         return given  # damaged: the checkpoint says how
     names = ", ".join(shipped()) or "none"
     found = "holds no agent" if given.exists() else "does not exist"
-    near = difflib.get_close_matches(str(path), shipped(), n=1)
     raise NoAgentError(
         "An agent is a folder it was saved to, a run folder, or the name of a shipped agent.",
         f"{str(path)!r} {found} (shipped: {names}).",
-        f"Did you mean {near[0]!r}?" if near else "Train one first: metaql train frozen_lake.",
+        did_you_mean(str(path), shipped(), "Train one first: metaql train frozen_lake."),
     )

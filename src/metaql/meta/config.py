@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from metaql.config import build
@@ -142,4 +142,25 @@ def settings_for(
     suits: Mapping[str, Any] = {}
     if wanted is RecurrentConfig and isinstance(family, TaskFamily):
         suits = family.suits
+    _check_owner(family, wanted, given, source)
     return build(wanted, {**suits, **given}, source)
+
+
+def _check_owner(
+    family: AnyFamily, wanted: type[Any], given: Mapping[str, Any], source: str
+) -> None:
+    """Raise `ConfigError` for a setting that the other kind of agent has."""
+    other, name = (
+        (MetaTrainConfig, "belief") if wanted is RecurrentConfig else (RecurrentConfig, "recurrent")
+    )
+    known, elsewhere = ({field.name for field in fields(kind)} for kind in (wanted, other))
+    for key in given:
+        if key in elsewhere - known:
+            fits = name == "recurrent" or isinstance(family, Family)
+            raise ConfigError(
+                f"{key!r} is a setting of the agent {name!r}.",
+                f"{source} has it; {family.name!r} would be learned by another kind of agent.",
+                f"Ask for agent={name!r} (--agent {name}), or leave it out."
+                if fits
+                else "Leave it out.",
+            )

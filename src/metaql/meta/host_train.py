@@ -64,6 +64,10 @@ class HostSession(RecurrentSession):
         sight = Sight(entries=self.host.num_states)
         return self.fresh(self.learner(sight, self.host.action.shape), tasks=None, lives=None)
 
+    def longest(self, training: RecurrentState) -> int:
+        """As the environments declare."""
+        return self.host.horizon
+
     def step(
         self, training: RecurrentState, iteration: int
     ) -> tuple[RecurrentState, dict[str, float]]:

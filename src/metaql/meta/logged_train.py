@@ -76,6 +76,10 @@ class LoggedSession(RecurrentSession):
         learner = adjusted(learner, one, self.config)
         return self.fresh(learner, tasks=None, lives=None)
 
+    def longest(self, training: RecurrentState) -> int:
+        """As the logs' environment declares, or was said with them."""
+        return self.family.horizon
+
     def step(
         self, training: RecurrentState, iteration: int
     ) -> tuple[RecurrentState, dict[str, float]]:

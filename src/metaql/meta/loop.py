@@ -103,7 +103,10 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         try:
             found = self.store.load_latest(like)
         except checkpoint.CheckpointError as error:
-            raise self._other_settings() or error from None
+            raise self._other_settings(self._newest_extra()) or error from None
+        other = self._other_settings(found.extra)
+        if other is not None:
+            raise other
         if found.extra.get("seed", self.seed) != self.seed:
             raise checkpoint.CheckpointError(
                 "A run is resumed with the seed it was started with.",
@@ -112,19 +115,26 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             )
         return found.tree
 
-    def _other_settings(self) -> checkpoint.CheckpointError | None:
-        """What is asked for and is not as in the newest checkpoint, if that can be read."""
+    def _newest_extra(self) -> Mapping[str, Any]:
+        """What the newest checkpoint says of itself; nothing if that cannot be read."""
         if self.store is None or not self.store.steps():
-            return None
+            return {}
         newest = self.store.path(self.store.steps()[-1])
         try:
-            held = checkpoint.read_extra(newest, kind=self.store.kind).get("config", {})
+            return checkpoint.read_extra(newest, kind=self.store.kind)
         except checkpoint.CheckpointError:
-            return None
+            return {}
+
+    def _other_settings(self, extra: Mapping[str, Any]) -> checkpoint.CheckpointError | None:
+        """The error that says what is asked for and is not as in a checkpoint; None: nothing is.
+
+        How often checkpoints are written may change, and settings that did not exist then are as they were.
+        """
+        held = extra.get("config", {})
         other = [
-            f"{name} was {held.get(name)!r}, asked for {value!r}"
+            f"{name} was {held[name]!r}, asked for {value!r}"
             for name, value in to_dict(self.config).items()
-            if held.get(name) != value
+            if name in held and name != "checkpoint_every" and held[name] != value
         ]
         if not other:
             return None

@@ -37,6 +37,8 @@ from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Task, Transition
 
 KIND = "recurrent-agent"
+HORIZON = "horizon"
+"""Key of the card: steps of the longest episode in training."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,14 +87,21 @@ class RecurrentAgent:
     def open(self, env: Any, **kwargs: Any) -> HostEnvironment:
         """Open an environment as this agent sees it; ``kwargs`` go to ``gymnasium.make``.
 
+        Where it declares no time limit, episodes are truncated after as many steps as the longest ones in
+        training had.
+
         Raises:
             UnknownNameError: no such environment.
             UnsupportedSpaceError: a space that cannot be used.
             UsageError: ``gymnasium.make`` refused.
         """
         if self.learner.sight.numbers:
-            return open_environment(env, **kwargs)
-        return open_vectors(env, self.levels, **kwargs)
+            host = open_environment(env, **kwargs)
+        else:
+            host = open_vectors(env, self.levels, **kwargs)
+        if HORIZON in self.card:
+            host.assume(self.card[HORIZON])
+        return host
 
     def adapt(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from metaql.config import to_dict
 from metaql.embedding.recurrent import Sight
 from metaql.meta.loop import OnProgress, Session
-from metaql.meta.recurrent_agent import RecurrentAgent
+from metaql.meta.recurrent_agent import HORIZON, RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import Figures, RecurrentState, optimizer_for, split_learner
 from metaql.policy.recurrentq import RecurrentQ
@@ -46,6 +47,10 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
         self.asked = asked
         self.family_name, self.levels = family
         self.keys = Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
+
+    @abc.abstractmethod
+    def longest(self, training: RecurrentState) -> int:
+        """Steps of the longest episode in training."""
 
     def learner(self, sight: Sight, actions: tuple[int, ...]) -> RecurrentQ:
         """Fresh weights."""
@@ -87,5 +92,10 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
             learner=learner,
             levels=self.levels,
             family_name=self.family_name,
-            card={"seed": self.seed, "env_steps": steps, "train": to_dict(self.asked)},
+            card={
+                "seed": self.seed,
+                "env_steps": steps,
+                "train": to_dict(self.asked),
+                HORIZON: self.longest(training),
+            },
         )

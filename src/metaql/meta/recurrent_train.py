@@ -65,6 +65,11 @@ class FamilySession(RecurrentSession):
 
         return eqx.filter_jit(first)(self.bank(0))
 
+    def longest(self, training: RecurrentState) -> int:
+        """Of the tasks at hand."""
+        horizons = jax.vmap(lambda task: task.spec(1).horizon)(training.tasks)
+        return int(horizons.max())
+
     def untrained(self, bank: Any) -> RecurrentQ:
         """A learner for the observations and actions of the tasks of a bank."""
         example = jax.tree.map(lambda x: x[0], bank)

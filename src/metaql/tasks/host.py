@@ -26,6 +26,8 @@ from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Observation, TaskSpec
 
 REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
+ENDLESS_STEPS = 10_000
+"""Steps after which an episode is truncated where neither the environment nor the agent knows a limit."""
 LARGEST_REWARD = float(np.finfo(np.float32).max)
 """Learners work in float32: a reward that overflows there is as bad as infinity."""
 
@@ -44,8 +46,8 @@ class HostStep(NamedTuple):
 class HostEnvironment:
     """A Gymnasium environment with finite spaces, every answer checked. Made by `open_environment`.
 
-    Episodes are truncated after ``horizon`` steps even where no wrapper does it, so that what a
-    learner is told is what happens.
+    Episodes are truncated after ``longest`` steps even where no wrapper does it, so that what a
+    learner is told is what happens, and nothing goes on for ever.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -68,7 +70,9 @@ class HostEnvironment:
         self.num_actions = actions.shape[-1]
         """Actions, numbered from 0."""
         self.horizon = _horizon(env)
-        """Steps after which an episode is truncated (`NO_HORIZON`: no limit is declared)."""
+        """Steps after which an episode is truncated, as learners are told (`NO_HORIZON`: no limit)."""
+        self.has_time_limit = self.horizon != NO_HORIZON
+        """Whether the environment itself declares one."""
         self._state: Observation = None
         self._clock = 0
 
@@ -78,9 +82,14 @@ class HostEnvironment:
         return self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__
 
     @property
-    def has_time_limit(self) -> bool:
-        """Whether a number of steps is declared after which an episode is truncated."""
-        return self.horizon != NO_HORIZON
+    def longest(self) -> int:
+        """Steps after which an episode is truncated, whatever learners are told."""
+        return ENDLESS_STEPS if self.horizon == NO_HORIZON else self.horizon
+
+    def assume(self, horizon: int) -> None:
+        """Truncate episodes after so many steps, unless the environment declares its own limit."""
+        if not self.has_time_limit:
+            self.horizon = horizon
 
     def spec(self, episodes: int) -> TaskSpec:
         """What a learner may know of this environment before its first step."""
@@ -133,7 +142,7 @@ class HostEnvironment:
         amount = checked_reward(reward, where)
         terminated = checked_flag("terminated", ended, where)
         self._clock += 1
-        cut_off = checked_flag("truncated", cut, where) or self._clock >= self.horizon
+        cut_off = checked_flag("truncated", cut, where) or self._clock >= self.longest
         truncated = cut_off and not terminated
         if not (terminated or truncated):
             self._state = next_state

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium
 from gymnasium import wrappers
 
-from metaql.errors import UsageError
+from metaql.errors import UnknownNameError, UsageError
 from metaql.tasks.crowd import Crowd, check_alike
 from metaql.tasks.families.base import SPLITS, check_split
 from metaql.tasks.host import plain_environment
@@ -77,6 +77,23 @@ class SimulatorFamily:
         self._like: VectorEnvironment | None = None
         self.crowd("train", [0])
 
+    def task(self, split: str, index: int) -> Any:
+        """What ``make_env`` gets; errors as in `open`."""
+        check_split(split)
+        known = self.tasks.get(split, [])
+        if not known:
+            have = [name for name in SPLITS if self.tasks.get(name)]
+            raise UnknownNameError(
+                f"The family {self.name!r} has no tasks of the split {split!r}.",
+                f"It has some of: {', '.join(have)}.",
+                f"Give some where the family is made: tasks={{..., {split!r}: [...]}}.",
+            )
+        if not isinstance(index, Integral) or not 0 <= index < len(known):
+            raise UsageError(
+                f"Tasks of {split!r} are numbered 0 to {len(known) - 1}.", f"Got {index!r}."
+            )
+        return known[index]
+
     def crowd(self, split: str, chosen: Sequence[int]) -> Crowd:
         """Environments of the chosen tasks of a split, side by side; one chosen twice has two.
 
@@ -101,8 +118,13 @@ class SimulatorFamily:
         return crowds
 
     def open(self, split: str, index: int) -> gymnasium.Env:
-        """A new environment of one task, with the family's time limit."""
-        env = plain_environment(self.make_env(self.tasks[split][index]), {})
+        """A new environment of one task, with the family's time limit.
+
+        Raises:
+            UnknownNameError: no such split, or one without tasks.
+            UsageError: no such task in it.
+        """
+        env = plain_environment(self.make_env(self.task(split, index)), {})
         return env if self.horizon is None else wrappers.TimeLimit(env, self.horizon)
 
     def _host(self, split: str, index: int, copy: int) -> VectorEnvironment:
@@ -117,7 +139,7 @@ class SimulatorFamily:
         return self._kept[place]
 
     def _called(self, split: str, index: int) -> str:
-        return f"{self.tasks[split][index]!r} of {split!r}"
+        return f"{self.task(split, index)!r} of {split!r}"
 
     def _drop(self, count: int) -> None:
         """Keep no more environments than so many, those used last."""

@@ -66,12 +66,14 @@ class VectorEnvironment(HostEnvironment):
         try:
             many = isinstance(observations, np.ndarray | list) and np.ndim(observations) == wanted
             rows = list(observations) if many else [observations]
-            found = [self._to_state(row, "predict") for row in rows]
-        except (EnvironmentFaultError, ValueError) as error:
+            found = [self.flat(row) for row in rows]
+        except ValueError:  # a list of lists of different lengths, say
+            many, found = False, [None]
+        if any(vector is None or not self.within(vector) for vector in found):
             raise UsageError(
                 f"Observations are one of {self.space}, or an array of them [N, ...].",
-                f"Got {observations!r}.",
-            ) from error
+                f"Got {observations!r:.200}.",
+            )
         return np.asarray(found, np.float32).reshape(-1, self.num_states), not many
 
     def flat_all(self, observations: Sequence[Any]) -> Float[np.ndarray, "N D"] | None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from metaql.errors import ConfigError, unknown_name
+from metaql.errors import ConfigError, did_you_mean, unknown_name
 from metaql.tasks.families.acrobot import Acrobot
 from metaql.tasks.families.bandit import Bandit
 from metaql.tasks.families.base import SPLITS, Family, TaskFamily, check_split, split_key
@@ -126,11 +125,10 @@ def make(name: str = DEFAULT_FAMILY, **options: Any) -> TaskFamily:
 def _check_option(family: str, key: str, value: Any, valid: dict[str, Any]) -> None:
     """Raise unless the option exists and its value is of the kind of its default."""
     if key not in valid:
-        near = difflib.get_close_matches(key, valid, n=1)
         raise ConfigError(
-            f"Options of {family!r} are: {', '.join(sorted(valid))}.",
-            f"Got {key!r}.",
-            f"Did you mean {near[0]!r}?" if near else "",
+            f"{family!r} has no option {key!r}.",
+            f"Its options are: {', '.join(sorted(valid)) or 'none'}.",
+            did_you_mean(key, valid),
         )
     default = valid[key]
     if key == "parts" or _fits(value, default):

@@ -88,6 +88,11 @@ class Acrobot(PhysicsFamily):
     baselines: ClassVar[Mapping[str, float]] = {"random": -200.0}
 
     @property
+    def environment(self) -> str:
+        """Gymnasium's own."""
+        return "Acrobot-v1"
+
+    @property
     def suits(self) -> Mapping[str, Any]:
         """It pays only when the swing is over, after a hundred steps: nearer horizons see nothing."""
         return {"discount": 0.995, "episode_discount": 0.3}

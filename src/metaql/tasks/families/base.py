@@ -29,6 +29,11 @@ class TaskFamily(eqx.Module):
     """What the actions mean where an environment of this kind takes numbers: shares of their range."""
 
     @property
+    def environment(self) -> str:
+        """Id of a Gymnasium environment that agents of this family can be adapted to, if there is one."""
+        return ""
+
+    @property
     def suits(self) -> Mapping[str, Any]:
         """Settings of RecurrentQ's training that suit these tasks better than the usual ones."""
         return {}

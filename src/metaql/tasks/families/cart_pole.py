@@ -69,6 +69,11 @@ class CartPole(PhysicsFamily):
     summary: ClassVar[str] = "CartPole-v1 with hidden pole, and force of hidden size and sign"
     baselines: ClassVar[Mapping[str, float]] = {"random": 22.9}
 
+    @property
+    def environment(self) -> str:
+        """Gymnasium's own."""
+        return "CartPole-v1"
+
     def sample(self, key: PRNGKey, split: str) -> CartPoleTask:
         """Draw one cart."""
         key_force, key_sign, key_length, key_mass = jax.random.split(split_key(key, split), 4)

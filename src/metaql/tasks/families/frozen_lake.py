@@ -107,6 +107,11 @@ class FrozenLake(Family):
             for name, index in parts.items()
         }
 
+    @property
+    def environment(self) -> str:
+        """Gymnasium's own, where it has as many cells."""
+        return {4: "FrozenLake-v1", 8: "FrozenLake8x8-v1"}.get(self.size, "")
+
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one map of the split, with Gymnasium's probabilities."""
         index = jax.random.categorical(key, self.log_weights[split])

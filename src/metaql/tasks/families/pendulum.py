@@ -67,6 +67,11 @@ class Pendulum(PhysicsFamily):
     baselines: ClassVar[Mapping[str, float]] = {"random": -1275.0}
     levels: ClassVar[tuple[float, ...] | None] = SHARES
 
+    @property
+    def environment(self) -> str:
+        """Gymnasium's own."""
+        return "Pendulum-v1"
+
     def sample(self, key: PRNGKey, split: str) -> PendulumTask:
         """Draw one pendulum."""
         key_gravity, key_mass, key_sign = jax.random.split(split_key(key, split), 3)
