@@ -23,6 +23,7 @@ from metaql.meta.finite_memory import (
     more_slots,
     widen,
 )
+from metaql.meta.packed import Form, form_of, packed
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.policy.uncertainty import Calibration, Judgement, judge
@@ -65,8 +66,15 @@ def live(
 
 
 @functools.cache
-def _compiled(small: bool) -> Callable[..., tuple[Knowledge, Int[Array, " 2"]]]:
-    return jax.jit(live, donate_argnames="memory", compiler_options=compile_options(small))
+def _compiled(of_learner: Form, small: bool) -> Callable[..., tuple[Knowledge, Int[Array, " 2"]]]:
+    """`live` for packed learners of a form."""
+
+    def packed_live(
+        row: Float[Array, " W"], memory: Knowledge, *now: Any
+    ) -> tuple[Knowledge, Int[Array, " 2"]]:
+        return live(of_learner.unpacked(row), memory, *now)
+
+    return jax.jit(packed_live, donate_argnames="memory", compiler_options=compile_options(small))
 
 
 @functools.cache
@@ -99,7 +107,10 @@ class FiniteCompanion:
             seed: of the agent.
             conclude: makes the result.
         """
-        self.learner, self.seed, self.conclude = jax.device_put(learner), np.uint32(seed), conclude
+        self.learner, self.seed, self.conclude = learner, np.uint32(seed), conclude
+        self._row = packed(learner)
+        form = form_of(learner)
+        self._live_in = {small: _compiled(form, small) for small in (False, True)}
         self.rows = Rows(host.num_states)
         self.slots = None if learner.slots is None else max(learner.slots, FIRST_SLOTS)
         self.memory = blank(
@@ -138,9 +149,8 @@ class FiniteCompanion:
         moment = (self.seed, integer(clock))
         spec: Any = self.memory.spec._replace(numbers=self.rows.numbers.copy())
         self.memory = self.memory._replace(spec=spec)
-        self.memory, answer = _compiled(is_small(self.memory))(
-            self.learner, self.memory, last, integer(row), moment
-        )
+        program = self._live_in[is_small(self.memory)]
+        self.memory, answer = program(self._row, self.memory, last, integer(row), moment)
         action, self._full = np.asarray(answer).tolist()
         return action
 

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, UInt32
 
 from metaql.embedding.embed import Clock
 from metaql.errors import UsageError
 from metaql.meta.lifetime import first_turn, turn
+from metaql.meta.packed import Form, form_of, packed
 from metaql.meta.replay import Lifetimes, filled, lifetimes_of
 from metaql.policy.recurrentq import Context, Counted, RecurrentQ
 from metaql.qlearning.td import greedy_value, shortfall
@@ -118,10 +118,10 @@ class _Part:
         self.kept: list[np.ndarray] = []
         """Of memories."""
         self.learner, self.keys, standing = _first(learner, key, ids, self.spec, self.state)
-        self.decide = _later(_form(learner), _form(standing, axes=1))
-        self.standing = jax.vmap(_flat)(standing)
+        self.decide = _later(form_of(learner), form_of(standing, axes=1))
+        self.standing = jax.vmap(packed)(standing)
         self.columns, self.shape = _columns(standing), standing.action.shape
-        self.form = _form(standing.memory, axes=1)
+        self.form = form_of(standing.memory, axes=1)
 
     def live(self, *, keep: bool) -> None:
         """One step of all that are alive; the next decision is under way when this returns."""
@@ -175,14 +175,14 @@ class _Lived(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _clocked(lived: _Lived, form: _Form) -> HostLives:
+def _clocked(lived: _Lived, form: Form) -> HostLives:
     transition, worth, alive, episode = lived.rows
     lifetimes = lifetimes_of(transition, alive, episode, lived.spec)
     memory = jax.vmap(jax.vmap(form.unpacked))(lived.memory)
     return HostLives(lifetimes, worth[..., 0], worth[..., 1], memory.hidden, memory.counts)
 
 
-def _together(parts: list[_Lived], form: _Form) -> HostLives:
+def _together(parts: list[_Lived], form: Form) -> HostLives:
     """The lifetimes of all parts, one after the other, their memories of a form."""
     return _clocked(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), form)
 
@@ -230,33 +230,6 @@ class _Standing(NamedTuple):
     """Decisions made."""
 
 
-class _Form(NamedTuple):
-    """What was packed into one row of float32.
-
-    The more arrays a compiled call takes and returns, the longer it holds the interpreter: rows halve that.
-    Whole numbers are exact up to 2^24.
-    """
-
-    structure: Any
-    leaves: tuple[jax.ShapeDtypeStruct, ...]
-
-    def unpacked(self, row: Float[Array, " X"]) -> Any:
-        """What was packed."""
-        blank = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in self.leaves]
-        return ravel_pytree(self.structure.unflatten(blank))[1](row)
-
-
-def _form(tree: Any, axes: int = 0) -> _Form:
-    """Of one of those in ``tree``, whose leaves have so many axes before its own."""
-    leaves, structure = jax.tree.flatten(tree)
-    return _Form(structure, tuple(jax.ShapeDtypeStruct(x.shape[axes:], x.dtype) for x in leaves))
-
-
-@jax.jit
-def _flat(tree: Any) -> Float[Array, " X"]:
-    return ravel_pytree(tree)[0]
-
-
 def _columns(standing: _Standing) -> list[slice]:
     """Where the first three fields are in a row; leaves ``[n, ...]``."""
     sizes = [sum(x[0].size for x in jax.tree.leaves(field)) for field in standing[:3]]
@@ -289,11 +262,11 @@ def _first(
         return _stands(decided, spec, state, jnp.asarray(1))
 
     # Plain numbers: typed keys are slow to hand over.
-    return _flat(learner), jax.random.key_data(keys), jax.vmap(one)(keys, spec, state)
+    return packed(learner), jax.random.key_data(keys), jax.vmap(one)(keys, spec, state)
 
 
 @functools.lru_cache(maxsize=32)
-def _later(of_learner: _Form, of_standing: _Form) -> Callable[..., Array]:
+def _later(of_learner: Form, of_standing: Form) -> Callable[..., Array]:
     """All later decisions, from rows to rows, of learners of one form."""
 
     @jax.jit
@@ -317,7 +290,7 @@ def _later(of_learner: _Form, of_standing: _Form) -> Callable[..., Array]:
             )
             last, state = _lived(before, told)
             decided = turn(decider, key, memory, last, state)
-            return _flat(_stands(decided, before.spec, state, before.step + 1))
+            return packed(_stands(decided, before.spec, state, before.step + 1))
 
         return jax.vmap(one)(keys, rows, told)
 
