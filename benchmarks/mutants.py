@@ -480,6 +480,13 @@ MUTANTS = (
         ("embedding/test_regression.py::test_values_do_not_train_what_is_foretold",),
     ),
     Mutant(
+        "beliefs: evidence of steps after the lifetime",
+        "embedding/regression.py",
+        "x = rows.features * counts[:, None]",
+        "x = rows.features",
+        ("meta/test_foresight.py::test_a_segment_is_seen_as_step_by_step",),
+    ),
+    Mutant(
         "beliefs: the prior is not learned",
         "meta/foresight.py",
         "lambda fresh, kept: jnp.where(newborn, fresh, kept)",
@@ -503,8 +510,8 @@ MUTANTS = (
     Mutant(
         "recurrent: what is lived after the lifetime is learned from",
         "meta/recurrent_step.py",
-        "foresight_loss(learner, start, segment.note)) * segment.alive",
-        "foresight_loss(learner, start, segment.note))",
+        "error = (chosen - segment.target / learner.scale) * segment.alive",
+        "error = chosen - segment.target / learner.scale",
         (f"{_RECURRENT}::test_dead_steps_count_for_nothing",),
     ),
     Mutant(

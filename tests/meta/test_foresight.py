@@ -56,10 +56,16 @@ def test_a_segment_is_seen_as_step_by_step(begin):
     scenes = seen_again(whole, start, notes)
     expected = jax.vmap(whole.scene)(notes.transition.state, memories.counts)
     np.testing.assert_allclose(scenes, expected, atol=1e-5)
-    losses = foresight_loss(whole, start, notes)
     rows = jax.vmap(whole.rows)(notes.transition)
-    surprises = jax.vmap(whole.model.surprise)(memories.counts, rows)
-    np.testing.assert_allclose(losses, 0.3 * surprises, atol=1e-5)
+
+    def surprise(before, row):
+        only = jax.tree.map(lambda x: x[None], row)
+        return whole.model.evidence(before, only, jnp.ones(1, bool))
+
+    surprises = jax.vmap(surprise)(memories.counts, rows)
+    for length in range(len(surprises) + 1):  # of a lifetime that is over there
+        loss = foresight_loss(whole, start, notes, jnp.arange(len(surprises)) < length)
+        np.testing.assert_allclose(loss, 0.3 * surprises[:length].sum(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("begin", [0, 3])
@@ -67,7 +73,8 @@ def test_the_prior_is_learned_where_a_lifetime_begins(begin):
     whole = learner()
     memories, notes = told(whole, begin)
     start = jax.tree.map(lambda x: x[0], memories)
-    slope = eqx.filter_grad(lambda q: foresight_loss(q, start, notes).sum())(whole)
+    counts = jnp.ones(len(notes.clock.step), bool)
+    slope = eqx.filter_grad(lambda q: foresight_loss(q, start, notes, counts))(whole)
     for part in (slope.model.rewards, slope.model.changes):
         assert (np.abs(part.mean).max() > 0) == (begin == 0)
         assert (np.abs(part.log_spread).max() > 0) == (begin == 0)
@@ -89,7 +96,7 @@ def test_without_it_nothing_is_added(options):
     memories, notes = told(plain)
     assert memories.counts is None
     start = jax.tree.map(lambda x: x[0], memories)
-    assert foresight_loss(plain, start, notes).tolist() == [0.0] * 7
+    assert float(foresight_loss(plain, start, notes, jnp.ones(7, bool))) == 0.0
 
 
 def test_numbers_of_states_are_counted_and_not_modelled():

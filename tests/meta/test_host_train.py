@@ -111,7 +111,7 @@ def test_kept_beliefs_are_those_of_the_replay():
     found = lives([[0], [1, 2]], of=who)
     for row in range(3):
         life = jax.tree.map(lambda x, row=row: x[row], found.lifetimes)
-        beliefs = believed_again(who, who.model.blank(), life.note)[0]
+        beliefs = believed_again(who, who.model.blank(), life.note)
         for block in range(3):
             if life.alive[16 * block]:
                 kept = jax.tree.map(lambda x, at=(row, block): x[at], found.counts)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from metaql.embedding.recurrent import Sight, in_deviations, in_units
 from metaql.types import Observation, PRNGKey, Transition
@@ -97,12 +97,20 @@ class Regression(eqx.Module):
             x = jax.nn.relu(norm(layer(x)))
         return 2.0 / math.sqrt(self.log_spread.size) * self.layers[-1](x)
 
-    def surprise(self, before: Posterior, row: Row) -> Float[Array, ""]:
-        """Minus the log density of a step's targets, less a constant."""
-        wide = 1.0 + row.features @ before.spread @ row.features
-        variance = wide * (jnp.exp(self.log_noise) + _LEAST)
-        error = row.targets - row.features @ before.mean
-        return 0.5 * (error**2 / variance + jnp.log(variance)).sum()
+    def evidence(self, begin: Posterior, rows: Row, counts: Bool[Array, " T"]) -> Float[Array, ""]:
+        """Minus the log density of the targets of steps ``[T, ...]`` that count, less a constant.
+
+        That is how badly each was foretold from those before it, all in all. Targets y are normal with mean
+        X m and covariance noise (I + X S X'); with d what the steps add to the mean m,
+        (I + X S X')^-1 (y - X m) is what is left of y: y - X (m + d).
+        """
+        x = rows.features * counts[:, None]
+        error = (rows.targets - rows.features @ begin.mean) * counts[:, None]
+        wider = jnp.eye(x.shape[1]) + begin.spread @ (x.T @ x)
+        left = error - x @ jnp.linalg.solve(wider, begin.spread @ (x.T @ error))
+        noise = jnp.exp(self.log_noise) + _LEAST
+        wide = error.shape[1] * jnp.linalg.slogdet(wider)[1]
+        return 0.5 * (((error * left).sum(0) / noise + counts.sum() * jnp.log(noise)).sum() + wide)
 
 
 class Belief(NamedTuple):
@@ -183,10 +191,10 @@ class TaskModel(eqx.Module):
             Row(self.changes.features(jnp.concatenate([here, taken])), change),
         )
 
-    def surprise(self, before: Belief, rows: Rows) -> Float[Array, ""]:
-        """How badly a step was foretold: what meta-training makes least."""
-        rewards = self.rewards.surprise(before.rewards, rows.rewards)
-        return rewards + self.changes.surprise(before.changes, rows.changes)
+    def evidence(self, begin: Belief, rows: Rows, counts: Bool[Array, " T"]) -> Float[Array, ""]:
+        """How badly steps were foretold, all in all: what meta-training makes least."""
+        rewards = self.rewards.evidence(begin.rewards, rows.rewards, counts)
+        return rewards + self.changes.evidence(begin.changes, rows.changes, counts)
 
     def knowing(self, changes: Float[Array, "M D"], weights: Float[Array, " M"]) -> TaskModel:
         """With what so many steps changed in its units."""

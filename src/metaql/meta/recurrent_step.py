@@ -241,7 +241,7 @@ def seen_again(learner: RecurrentQ, start: Context, notes: Note) -> Float[Array,
     if start.counts is None:
         return jax.vmap(learner.sight)(state)
     if isinstance(start.counts, Belief):
-        return jax.vmap(learner.scene)(state, believed_again(learner, start.counts, notes)[0])
+        return jax.vmap(learner.scene)(state, believed_again(learner, start.counts, notes))
 
     def body(counts: Counted | None, seen: Transition) -> tuple[Counted | None, Array]:
         return learner.counted(counts, seen), learner.scene(seen.state, counts)
@@ -262,11 +262,11 @@ def segment_loss(
     With a model of the task, what it foretold badly is added.
     """
 
-    def one(start: Context, segment: Segment, scenes: Float[Array, "T D"]) -> Float[Array, " T"]:
+    def one(start: Context, segment: Segment, scenes: Float[Array, "T D"]) -> Float[Array, ""]:
         values = replayed_values(learner, start, segment.note, scenes)
         chosen = jax.vmap(value_of)(values, segment.note.transition.action)
-        error = chosen - segment.target / learner.scale
-        return (0.5 * error**2 + foresight_loss(learner, start, segment.note)) * segment.alive
+        error = (chosen - segment.target / learner.scale) * segment.alive
+        return 0.5 * (error**2).sum() + foresight_loss(learner, start, segment.note, segment.alive)
 
     errors = jax.vmap(one)(starts, segments, scenes)
     return errors.sum() / jnp.maximum(segments.alive.sum(), 1)

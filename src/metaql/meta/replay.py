@@ -191,16 +191,16 @@ def replay_loss(
         foretell: whether what the model of the task foretold badly is added, if there is one.
     """
 
-    def one(life: Lifetimes) -> Float[Array, " T"]:
+    def one(life: Lifetimes) -> Float[Array, ""]:
         found = replayed(learner, life, config, cut)
         loss = 0.5 * found.error**2
         if conservative:
             possible = jnp.where(life.spec.action_mask, found.values, -jnp.inf)
             over = jax.nn.logsumexp(possible, axis=-1).reshape(loss.shape[0], -1).mean(-1)
             loss = loss + conservative * (over - found.taken) * life.alive
-        if foretell:
-            loss = loss + foresight_loss(learner, _at_birth(learner, life), life.note) * life.alive
-        return loss
+        if not foretell:
+            return loss.sum()
+        return loss.sum() + foresight_loss(learner, _at_birth(learner, life), life.note, life.alive)
 
     return jax.vmap(one)(lives).sum() / jnp.maximum(lives.alive.sum(), 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,11 @@ class Pendulum(PhysicsFamily):
     def environment(self) -> str:
         """Gymnasium's own."""
         return "Pendulum-v1"
+
+    @property
+    def suits(self) -> Mapping[str, Any]:
+        """Gravity and mass show in what many small pushes change, together only."""
+        return {"features": 16}
 
     def sample(self, key: PRNGKey, split: str) -> PendulumTask:
         """Draw one pendulum."""
