@@ -59,6 +59,10 @@ def test_the_latest_run_is_the_newest_with_a_config(tmp_path):
     (tmp_path / "lake" / "20260109T000000Z-s0").mkdir()
     assert latest_run(tmp_path).name == "20260103T000000Z-s0+10"
     assert latest_run(tmp_path, "lake").name == "20260102T000000Z-s10"
+    (tmp_path / "lake" / "20260102T000000Z-s10" / "agent").mkdir()
+    assert latest_run(tmp_path, holding="agent").name == "20260102T000000Z-s10"
+    with pytest.raises(UsageError, match=r"Found \d+ without `weights`"):
+        latest_run(tmp_path, holding="weights")
     with pytest.raises(UsageError, match="run of bandit"):
         latest_run(tmp_path, "bandit")
     with pytest.raises(UsageError, match="Train first"):

@@ -91,8 +91,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     except FileNotFoundError as error:
         found = f"has no {CONFIG}" if run.is_dir() else "does not exist"
         remedy = (
-            "A run made in Python goes on there, by meta_train(family, run=..., resume=True); its agent "
-            "is loaded by its path."
+            "A run made in Python goes on there, by metaql.meta_train(family, run=..., resume=True), and is "
+            "evaluated there: metaql.evaluate(metaql.load(run), family)."
         )
         raise UsageError(
             f"A run is a folder with a {CONFIG}, as `metaql train` makes it.",
@@ -108,19 +108,28 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     return Run(run, config)
 
 
-def latest_run(root: str | os.PathLike[str], family: str | None = None) -> Path:
+def latest_run(
+    root: str | os.PathLike[str], family: str | None = None, *, holding: str = CONFIG
+) -> Path:
     """The newest run below ``root``, of one family or of any.
+
+    Args:
+        root: where runs are.
+        family: of the runs.
+        holding: name of a file or folder that the run must have too.
 
     Raises:
         UsageError: there is none.
     """
     base = Path(root).expanduser()
     pattern = f"{_folder_name(family) if family else '*'}/*/{CONFIG}"
-    found = [path.parent for path in base.glob(pattern)]
+    runs = [path.parent for path in base.glob(pattern)]
+    found = [run for run in runs if (run / holding).exists()]
     if not found:
+        without = f" without `{holding}`" if runs else ""
         raise UsageError(
             f"There must be a run{f' of {family}' if family else ''} below {base}.",
-            "Found none.",
+            f"Found {len(runs) or 'none'}{without}.",
             "Train first (metaql train), or give another folder.",
         )
     return max(found, key=_age)

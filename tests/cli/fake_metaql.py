@@ -16,7 +16,7 @@ import numpy as np
 
 from metaql.evaluation.summary import summarise
 
-EPISODES_SEEN: list[int] = []
+AGENT_FOLDER = "agent"
 
 
 class Adapted:
@@ -29,7 +29,7 @@ class Adapted:
 
 
 class Agent:
-    learner, family_name, card = None, "frozen_lake", {}
+    learner, family_name, card = None, "frozen_lake", {"env_steps": 700}
 
     def adapt(self, env, *, episodes=10, seed=0, on_episode=lambda i, r, n: None):
         returns = [float(index % 2) for index in range(episodes)]
@@ -44,6 +44,7 @@ def meta_train(
     if config.env_steps == 666:
         raise RuntimeError("the fan fell off")
     (run / "checkpoint" / "step-000000").mkdir(parents=True, exist_ok=True)
+    (run / AGENT_FOLDER).mkdir(exist_ok=True)
     steps = 600 if config.env_steps == 600 else 2
     for step in range(steps + 1):
         on_progress("meta-training", step / steps, {"loss": 0.5, "env_steps": step})
@@ -87,7 +88,7 @@ def evaluate(agent, family, *, lifetimes, episodes, seed, on_progress):
 
 MODULES = {
     "metaql.meta.train": {"meta_train": meta_train},
-    "metaql.meta.agent": {"load": load, "Agent": Agent},
+    "metaql.meta.agent": {"load": load, "Agent": Agent, "AGENT_FOLDER": AGENT_FOLDER},
     "metaql.evaluation.compare": {"compare": compare},
     "metaql.evaluation.evaluate": {"evaluate": evaluate, "usual_episodes": lambda agent: 20},
 }
@@ -104,6 +105,6 @@ def modules():
 
 if __name__ == "__main__":
     sys.modules.update(modules())
-    from metaql.cli.main import main
+    from metaql.cli.main import run
 
-    sys.exit(main())
+    run()

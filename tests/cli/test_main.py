@@ -64,6 +64,9 @@ def trained(capfd, *words):
         (("adapt", "FrozenLake-v1", "--agent", "newest"), ("runs",)),
         (("adapt", "FrozenLake-v1", "--agent", "nowhere"), ("nowhere",)),
         (("adapt", "FrozenLake-v1", "--episodes", "0"), ("--episodes", "0")),
+        (("train", "frozen_lake", "--option", "size=99"), ("32", "99")),
+        (("train", "frozen_lake", "--env-steps", "1e-3"), ("'1e-3' is not a whole",)),
+        (("train", "frozen_lake", "--env-steps", "1e999"), ("'1e999' is not a whole",)),
         (("adapt", "FrozenLake-v1", "--episodes", "2.5"), ("--episodes", "'2.5' is not a whole")),
         (("adapt", "FrozenLake-v1", "--seed", "1.0"), ("--seed", "'1.0' is not a whole")),
         (("train", "frozen_lake", "--seed", "-1"), ("--seed", "-1")),
@@ -241,6 +244,24 @@ def test_evaluate_compares_and_writes_a_report(capfd):
     assert Path(document["report"]).exists()
     code, out, _ = run(capfd, "evaluate", "newest", "--runs", "10", "--json")
     assert (code, json.loads(out)["run"]) == (0, str(folder))
+
+
+def test_newest_is_the_newest_that_has_an_agent(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    empty = folder.with_name("20991231T000000Z-s0")
+    empty.mkdir()
+    (empty / "config.json").write_text("{}")
+    code, out, _ = run(capfd, "evaluate", "newest", "--runs", "10", "--json")
+    assert (code, json.loads(out)["run"]) == (0, str(folder))
+
+
+def test_a_training_that_stopped_on_the_way_is_called_so(capfd):
+    folder = trained(capfd, "--option", "size=3", "--env-steps", "1e3")
+    words = run(capfd, "evaluate", str(folder), "--runs", "10")[2]
+    assert "Trained for 700 of 1,000 steps so far." in words
+    assert f"metaql train --resume {folder}" in words
+    whole = trained(capfd, "--option", "size=3", "--env-steps", "700")
+    assert "so far" not in run(capfd, "evaluate", str(whole), "--runs", "10")[2]
 
 
 def test_evaluate_across_lives_in_many_test_tasks(capfd):

@@ -204,13 +204,13 @@ def test_an_agent_comes_back_as_it_was_saved(agent, tmp_path):
 
 def test_sizes_beyond_training_are_warned_of(make_agent, maze):
     agent = make_agent(card={"range": {"states": [2, 10], "actions": [2, 5]}})
-    warnings = agent.adapt(maze(), episodes=1).warnings
-    assert len(warnings) == 1
-    assert "states: 12" in warnings[0]
+    unlike, endless = agent.adapt(maze(), episodes=1).warnings
+    assert "states: 12" in unlike
+    assert "declares no time limit" in endless
 
 
 def test_an_environment_whose_rules_change_is_warned_of(agent, maze):
     calm = agent.adapt(maze(successors=1), episodes=15, seed=2)
-    assert calm.warnings == []
+    assert len(calm.warnings) == 1  # that there is no time limit
     restless = agent.adapt(maze(successors=1, period=60), episodes=15, seed=2)
     assert any("not stationary" in warning for warning in restless.warnings)

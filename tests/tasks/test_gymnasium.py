@@ -6,6 +6,7 @@ import gymnasium
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.wrappers import RecordEpisodeStatistics, TimeLimit, TransformReward
 
 from metaql.errors import (
@@ -188,3 +189,53 @@ def test_an_estimate_repeats_with_its_seed_and_needs_steps(corridor):
     np.testing.assert_array_equal(first.transition, second.transition)
     with pytest.raises(UsageError, match="at least 1"):
         estimate_task(corridor(), 0)
+
+
+class Arms(gymnasium.Env):
+    """Two arms: the first always pays the same, the second at random."""
+
+    def __init__(self, pays):
+        self.observation_space, self.action_space = spaces.Discrete(1), spaces.Discrete(2)
+        self.pays = pays
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 0, self.pays(self.np_random, action), False, False, {}
+
+
+def test_rewards_that_differ_are_noise():
+    def normal(rng, action):
+        return 1000.1 + action * rng.normal(2.0, 0.5)
+
+    task = estimate_task(TimeLimit(Arms(normal), 50), 4_000, seed=0)
+    assert not task.reward_binary
+    np.testing.assert_allclose(task.reward[0, :, 0], [1000.1, 1002.1], rtol=1e-4)
+    assert task.reward_noise[0].tolist() == [0.0, pytest.approx(0.5, rel=0.1)]
+
+
+@pytest.mark.parametrize(("chance", "binary"), [(0.3, True), (1.0, False)])
+def test_rewards_of_0_and_1_are_lots_where_they_differ(chance, binary):
+    def lot(rng, action):
+        return float(action and rng.random() < chance)
+
+    task = estimate_task(TimeLimit(Arms(lot), 50), 4_000, seed=0)
+    assert bool(task.reward_binary) == binary
+    assert np.asarray(task.reward_noise).max() == 0
+    assert task.reward[0, :, 0].tolist() == [0.0, pytest.approx(chance, abs=0.04)]
+
+
+@pytest.mark.parametrize(("rewards", "noise"), [((0.0, 1.0), 0.0), ((0.0, 2.0), np.sqrt(0.75))])
+def test_a_table_with_two_rewards_for_one_transition_has_noise(rewards, noise):
+    env = Arms(None)
+    env.initial_state_distrib = np.ones(1)
+    lots = [(0.25, 0, rewards[0], False), (0.75, 0, rewards[1], False)]
+    env.P = {0: {0: [(1.0, 0, rewards[1], False)], 1: lots}}
+    task = finite_task_of(TimeLimit(env, 5))
+    assert bool(task.reward_binary) == (noise == 0)
+    np.testing.assert_allclose(
+        np.broadcast_to(task.reward_noise, (1, 2)), [[0.0, noise]], rtol=1e-6
+    )
+    np.testing.assert_allclose(task.reward[0, :, 0], [rewards[1], 0.75 * rewards[1]], rtol=1e-6)

@@ -86,7 +86,7 @@ def adapt(
         adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
-    for warning in adapted.warnings:
+    for warning in (each for each in adapted.warnings if each not in host.warnings):
         output.say(f"Warning: {warning}")
     request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
     lived = {"returns": returns, "lengths": lengths}

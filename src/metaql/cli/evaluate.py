@@ -11,10 +11,19 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, whole
 from metaql.cli.progress import Progress
 from metaql.cli.quickstart import as_document, print_findings
-from metaql.cli.training import STARTING, command_line, newest_or, read, versions
+from metaql.cli.training import (
+    STARTING,
+    Plan,
+    command_line,
+    newest_or,
+    read,
+    train_config,
+    versions,
+)
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
+    from metaql.cli.output import Output
     from metaql.evaluation.summary import Findings
     from metaql.meta.agent import AnyAgent
     from metaql.tasks.families.base import TaskFamily
@@ -65,16 +74,9 @@ def evaluate(
         agent, family = load(folder), plan.make_family()
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
-        found, words = _found(
-            agent,
-            family,
-            task,
-            across=across,
-            runs=runs,
-            episodes=count,
-            seed=common.seed,
-            progress=progress,
-        )
+        how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
+        found, words = _found(agent, family, task, across=across, **how)
+    _tell_if_unfinished(agent, plan, folder, output)
     report = Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
         summary=f"Task: {words}. Each lifetime is {count} episodes.",
@@ -88,6 +90,15 @@ def evaluate(
     print_findings(output, found)
     output.say(f"\nReport: {path}")
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
+
+
+def _tell_if_unfinished(agent: AnyAgent, plan: Plan, folder: Path, output: Output) -> None:
+    """Say so where a training stopped on the way."""
+    wanted = train_config(plan).env_steps
+    lived = int(agent.card.get("env_steps", wanted))
+    if lived < wanted:
+        output.say(f"Trained for {lived:,} of {wanted:,} steps so far.")
+        output.say(f"Go on with: metaql train --resume {folder}")
 
 
 def _found(

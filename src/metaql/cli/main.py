@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -73,6 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return _report(_unexpected(error), FAILED)
     return 0
+
+
+def run() -> NoReturn:
+    """What the command ``metaql`` is: `main`, then the end of the process.
+
+    After Ctrl-C compiled work may go on in other threads, and taking the runtime down under it can crash:
+    what was to be said and saved has been, so the process ends at once.
+    """
+    code = main()
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _warning(message: Warning | str, *_: object) -> str:

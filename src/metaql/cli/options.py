@@ -17,12 +17,16 @@ COMMON = Group("Common options", sort_key=9)
 
 
 def _whole(hint: Any, tokens: Sequence[Token]) -> int:
-    """An integer and nothing else: by default a number with a fraction would be rounded."""
+    """An integer, 2e6 too: by default a number with a fraction would be rounded."""
     del hint
+    text = tokens[0].value
     try:
-        return int(tokens[0].value)
-    except ValueError:
-        raise ValueError(f"{tokens[0].value!r} is not a whole number.") from None
+        number = float(text) if "e" in text.lower() else int(text)
+        if number != int(number):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is not a whole number.") from None
+    return int(number)
 
 
 def whole(**more: Any) -> Parameter:

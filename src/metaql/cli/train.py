@@ -56,6 +56,7 @@ def train(
     the message says how to go on.
 
     Example: metaql train frozen_lake --option size=5 --env-steps 2000000
+
     Example: metaql train cart_pole --agent recurrent
     """
     common = common or Common()

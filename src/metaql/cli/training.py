@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +51,17 @@ class Plan:
 
 
 def newest_or(name: str, runs_dir: Path) -> str:
-    """``name``, or the folder of the newest run if that is what it says.
+    """``name``, or the folder of the newest run that has an agent if that is what it says.
 
     Raises:
         UsageError: there is none.
     """
+    if name != NEWEST:
+        return name
+    from metaql.meta.agent import AGENT_FOLDER
     from metaql.runs import latest_run
 
-    return str(latest_run(runs_dir)) if name == NEWEST else name
+    return str(latest_run(runs_dir, holding=AGENT_FOLDER))
 
 
 def create(plan: Plan, runs_dir: Path) -> Path:
@@ -68,7 +72,7 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     from metaql.config import to_dict
     from metaql.runs import create_run, write_config
 
-    settings = to_dict(_train_config(plan))
+    settings = to_dict(train_config(plan))
     run = create_run(runs_dir, plan.family, plan.seed)
     content = {
         "command": command_line(),
@@ -115,7 +119,7 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
     """
     from metaql.meta.train import meta_train
 
-    family, config = plan.make_family(), _train_config(plan)
+    family, config = plan.make_family(), train_config(plan)
     progress(STARTING, 1.0)
     progress.say(f"Run folder: {run}")
     try:
@@ -134,11 +138,13 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
 
 def _how_to_go_on(run: Path) -> str:
     if not any((run / "checkpoint").glob("*")):
+        shutil.rmtree(run, ignore_errors=True)
         return "Nothing was to be saved yet: start again."
     return f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(run)])}"
 
 
-def _train_config(plan: Plan) -> Any:
+def train_config(plan: Plan) -> Any:
+    """All settings of a plan."""
     from metaql.meta.config import settings_for
 
     return settings_for(plan.make_family(), plan.agent, plan.train, "[train]")

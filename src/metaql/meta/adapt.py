@@ -96,7 +96,7 @@ class Adaptation:
     lengths: Int[np.ndarray, " E"]
     """Steps of every episode lived."""
     warnings: list[str] = field(default_factory=list[str])
-    """What makes the task unlike those trained on, in plain sentences."""
+    """What makes the task unlike those trained on, or harder than it need be, in plain sentences."""
 
     def __repr__(self) -> str:
         """One line: memory and weights would fill pages."""
@@ -255,14 +255,8 @@ def live_on_host(
     Raises:
         EnvironmentFaultError: with ``adapted``, what was learned before the environment failed.
     """
-    if not host.has_time_limit:
-        warnings.warn(
-            f"{host.name} declares no time limit: episodes are truncated after {host.longest} steps. "
-            "To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where it is made; a "
-            "SimulatorFamily opens its tasks with theirs by family.open(split, number).",
-            EndlessWarning,
-            stacklevel=3,
-        )
+    for sentence in host.warnings:
+        warnings.warn(sentence, EndlessWarning, stacklevel=3)
     returns: list[float] = []
     lengths: list[int] = []
 

@@ -107,7 +107,7 @@ class Agent:
         learner = self.learner_for(host.num_states, host.num_actions, prior)
 
         def conclude(memory: Belief, lived: Lived) -> Adapted:
-            unlike = unusual_lifetime(self.card, episodes)
+            unlike = [*unusual_lifetime(self.card, episodes), *host.warnings]
             return Adapted(**lived._asdict(), learner=learner, memory=memory, warnings=unlike)
 
         companion = TurnCompanion(learner, host.spec(episodes), seed, conclude)

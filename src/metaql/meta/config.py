@@ -150,16 +150,16 @@ def _check_owner(
     family: AnyFamily, wanted: type[Any], given: Mapping[str, Any], source: str
 ) -> None:
     """Raise `ConfigError` for a setting that the other kind of agent has."""
-    other, name = (
-        (MetaTrainConfig, "belief") if wanted is RecurrentConfig else (RecurrentConfig, "recurrent")
-    )
+    kinds = {"belief": MetaTrainConfig, "recurrent": RecurrentConfig}
+    own, name = ("recurrent", "belief") if wanted is RecurrentConfig else ("belief", "recurrent")
+    other = kinds[name]
     known, elsewhere = ({field.name for field in fields(kind)} for kind in (wanted, other))
     for key in given:
         if key in elsewhere - known:
             fits = name == "recurrent" or isinstance(family, Family)
             raise ConfigError(
                 f"{key!r} is a setting of the agent {name!r}.",
-                f"{source} has it; {family.name!r} would be learned by another kind of agent.",
+                f"{source} has it, but the agent that would learn {family.name!r} is {own!r}.",
                 f"Ask for agent={name!r} (--agent {name}), or leave it out."
                 if fits
                 else "Leave it out.",

@@ -137,7 +137,9 @@ class FiniteAgent:
         def conclude(companion: FiniteCompanion, lived: Lived) -> FiniteAdapted:
             facts = _sizes(host.num_states, host.num_actions, host.horizon, episodes)
             known = Learned(companion.memory, companion.rows.index, companion.diary, lived)
-            return self._conclude(learner, known, facts)
+            found = self._conclude(learner, known, facts)
+            found.warnings.extend(host.warnings)
+            return found
 
         companion = FiniteCompanion(learner, host, episodes, int(seed), conclude)
         return live_on_host(companion, host, int(episodes), int(seed), on_episode)

@@ -206,7 +206,7 @@ class RecurrentAgent:
         self, learner: RecurrentQ, host: HostEnvironment, episodes: int, seed: int
     ) -> TurnCompanion:
         """A learner beside an environment; what it ends with is a `RecurrentAdapted`."""
-        warnings = unusual_lifetime(self.card, episodes)
+        warnings = [*unusual_lifetime(self.card, episodes), *host.warnings]
 
         def conclude(memory: Context, lived: Lived) -> RecurrentAdapted:
             return RecurrentAdapted(
@@ -227,7 +227,8 @@ class RecurrentAgent:
                 f"RecurrentQ fits tasks with the spaces of {self.family_name!r} only: "
                 f"{_words(own, self.actions)}.",
                 f"{what} has {_words(sight, actions)}.",
-                "Train on a family with these spaces; any finite task is for the agent `finite`.",
+                "Train on a family with these spaces (those of numbered states in logs are those of a "
+                "SimulatorFamily); any finite task is for the agent `finite`.",
             )
 
     def save(self, path: str | Path) -> None:

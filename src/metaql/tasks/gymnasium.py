@@ -29,15 +29,18 @@ _TRANSPARENT = (
     wrappers.Autoreset,
 )
 """Wrappers that change no state, action, reward or dynamics of the environment inside."""
+_ROUNDING = 1e-10
+"""Variance of rewards, in units of their squares, below which they are all the same."""
 
 
 def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | None:
     """The environment as a `FiniteTask`, from the table it publishes in ``env.unwrapped.P``.
 
     The table maps state -> action -> ``[(probability, next state, reward, terminated), ...]``.
-    Entries with the same next state become one: probabilities added, rewards and terminations
-    averaged by probability. The start distribution is ``initial_state_distrib``; where it is not
-    published, ``None`` is returned rather than a guess.
+    Entries with the same next state become one: probabilities added, rewards and terminations averaged by
+    probability; rewards that differ there are noise (Bernoulli if all are 0 or 1). The start
+    distribution is ``initial_state_distrib``; where it is not published, ``None`` is returned rather than
+    a guess.
 
     Returns:
         The task, or ``None`` where no table is published or the table does not tell the whole truth
@@ -58,9 +61,11 @@ def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | N
         return None
     shape = (host.num_states, host.num_actions, host.num_states)
     probability, reward, termination = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    square = np.zeros(shape)
     for s, a, (p, s2, r, ended) in rows:
         probability[s, a, s2] += p
         reward[s, a, s2] += p * r
+        square[s, a, s2] += p * r * r
         termination[s, a, s2] += p * bool(ended)
     weight = np.where(probability > 0, probability, 1.0)
     return finite_task(
@@ -69,6 +74,11 @@ def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | N
         termination=np.clip(termination / weight, 0.0, 1.0),
         initial=initial,
         horizon=None if host.horizon == NO_HORIZON else host.horizon,
+        **_noise(
+            (square - reward**2 / weight).sum(-1),
+            largest=square.max(),
+            binary=all(r in (0, 1) for _, _, (_, _, r, _) in rows),
+        ),
     )
 
 
@@ -78,9 +88,10 @@ def estimate_task(
     """An estimate of the environment as a `FiniteTask`: the frequencies seen in ``steps`` steps.
 
     Acts by the least-tried action of the current state (ties at random). Pairs never tried become
-    self-loops of reward 0. It is an estimate: exact answers computed from it are answers about the
-    frequencies, not about the environment. Where no limit is declared, the longest episode that the
-    environment itself truncated is taken for the horizon.
+    self-loops of reward 0. Rewards that differ between the same transitions are noise (Bernoulli if all
+    are 0 or 1, else normal with a deviation for each pair). It is an estimate: exact answers computed
+    from it are answers about the frequencies, not about the environment. Where no limit is declared,
+    the longest episode that the environment itself truncated is taken for the horizon.
 
     Args:
         env: an id or an environment.
@@ -98,13 +109,35 @@ def estimate_task(
     tries = seen.visits.sum(-1, keepdims=True)
     loops = np.eye(host.num_states)[:, None, :]
     arrivals = np.maximum(seen.visits, 1)
+    apart = (seen.square - seen.reward**2 / arrivals).sum(-1)
+    free = tries[..., 0] - (seen.visits > 0).sum(-1)
     return finite_task(
         np.where(tries > 0, seen.visits / np.maximum(tries, 1), loops),
         seen.reward / arrivals,
         termination=seen.ended / arrivals,
         initial=seen.starts / seen.starts.sum(),
         horizon=seen.horizon,
+        **_noise(
+            apart / np.maximum(free, 1),
+            largest=(seen.square / arrivals).max(),
+            binary=seen.binary,
+        ),
     )
+
+
+def _noise(variance: np.ndarray, *, largest: float, binary: bool) -> dict[str, Any]:
+    """What `finite_task` takes for rewards of such variances.
+
+    Args:
+        variance: ``[S, A]``.
+        largest: mean square.
+        binary: whether all rewards are 0 or 1.
+    """
+    # What is left of rewards that are all the same is rounding.
+    deviation = np.sqrt(np.where(variance > _ROUNDING * largest, variance, 0.0))
+    if binary:
+        return {"reward_binary": bool(deviation.any())}
+    return {"reward_noise": deviation}
 
 
 class _Seen(NamedTuple):
@@ -112,15 +145,20 @@ class _Seen(NamedTuple):
 
     visits: np.ndarray
     reward: np.ndarray
+    square: np.ndarray
+    """Of rewards."""
     ended: np.ndarray
     starts: np.ndarray
     horizon: int | None
+    binary: bool
+    """Whether all rewards were 0 or 1."""
 
 
 def _explore(host: HostEnvironment, steps: int, rng: np.random.Generator, seed: int) -> _Seen:
     """Act by the least-tried action and add up what happens."""
     shape = (host.num_states, host.num_actions, host.num_states)
-    count, reward, ended = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    count, reward, square, ended = (np.zeros(shape) for _ in range(4))
+    binary = True
     tries, starts = np.zeros(shape[:2]), np.zeros(host.num_states)
     state, clock, longest = host.reset(seed), 0, 0
     starts[state] += 1
@@ -132,6 +170,8 @@ def _explore(host: HostEnvironment, steps: int, rng: np.random.Generator, seed: 
         at = (state, action, after.next_state)
         count[at] += 1
         reward[at] += after.reward
+        square[at] += after.reward**2
+        binary = binary and after.reward in (0.0, 1.0)
         ended[at] += after.terminated
         state = after.next_state
         longest = max(longest, clock) if after.truncated else longest
@@ -139,7 +179,7 @@ def _explore(host: HostEnvironment, steps: int, rng: np.random.Generator, seed: 
             state, clock = host.reset(), 0
             starts[state] += 1
     declared = None if host.horizon == NO_HORIZON else host.horizon
-    return _Seen(count, reward, ended, starts, declared or longest or None)
+    return _Seen(count, reward, square, ended, starts, declared or longest or None, binary)
 
 
 def _rows(

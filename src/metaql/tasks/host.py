@@ -7,7 +7,7 @@ on our side; a space with ``start`` is shifted both ways.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -99,6 +99,17 @@ class HostEnvironment:
             horizon=jnp.asarray(self.horizon, jnp.int32),
             episodes=jnp.asarray(episodes, jnp.int32),
         )
+
+    @property
+    def warnings(self) -> list[str]:
+        """What makes adapting here harder than it need be, in plain sentences."""
+        if self.has_time_limit:
+            return []
+        return [
+            f"{self.name} declares no time limit: episodes are truncated after {self.longest} steps. "
+            "To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where it is made; a "
+            "SimulatorFamily opens its tasks with theirs by family.open(split, number)."
+        ]
 
     def reset(self, seed: int | None = None) -> Observation:
         """Start an episode and return its first state.
@@ -217,6 +228,13 @@ def plain_environment(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env:
     if isinstance(env, str):
         return _make(env, kwargs)
     refuse_options(kwargs)
+    if isinstance(env, Mapping):
+        raise UnsupportedSpaceError(
+            "`env` must be an id or a `gymnasium.Env`.",
+            f"Got a mapping with {', '.join(map(repr, list(env)[:6]))}.",
+            "If these are logged transitions: the agent `finite` adapts to them, "
+            'metaql.load("finite").adapt(data, num_states=..., num_actions=...).',
+        )
     if not isinstance(env, gymnasium.Env):
         raise UnsupportedSpaceError(
             "`env` must be an id or a `gymnasium.Env`.",

@@ -101,6 +101,10 @@ class LoggedFamily:
         self.horizon = horizon or _horizon(host, columns)
         self.logs = _joined(columns)
 
+    def __repr__(self) -> str:
+        """One line."""
+        return f"LoggedFamily({self.name!r}, {len(self.tasks)} tasks)"
+
 
 def _read(dataset: Any, task: Any) -> dict[str, np.ndarray]:
     """Its arrays; what is wrong with them is said of the task."""

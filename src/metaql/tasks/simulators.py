@@ -77,6 +77,11 @@ class SimulatorFamily:
         self._like: VectorEnvironment | None = None
         self.crowd("train", [0])
 
+    def __repr__(self) -> str:
+        """One line."""
+        counts = ", ".join(f"{len(tasks)} {split}" for split, tasks in self.tasks.items())
+        return f"SimulatorFamily({self.name!r}, tasks: {counts})"
+
     def task(self, split: str, index: int) -> Any:
         """What ``make_env`` gets; errors as in `open`."""
         check_split(split)

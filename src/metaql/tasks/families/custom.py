@@ -86,6 +86,11 @@ class EnvironmentFamily(_OwnFamily):
     pools: dict[str, FiniteTask]
     """The tasks of each split, ``[M, ...]``; no task is in two splits."""
 
+    def __repr__(self) -> str:
+        """One line: the pools would fill pages."""
+        counts = ", ".join(f"{len(pool.initial)} {split}" for split, pool in self.pools.items())
+        return f"EnvironmentFamily({self.name!r}, tasks: {counts})"
+
     def sample(self, key: PRNGKey, split: str) -> FiniteTask:
         """Draw one task of the split, each with equal probability."""
         check_split(split)
@@ -112,6 +117,7 @@ def environment_family(
     shares_states: bool = False,
     estimate_steps: int = ESTIMATE_STEPS,
     seed: int = 0,
+    on_progress: Callable[[str, float, Mapping[str, Any]], None] = lambda *_: None,
 ) -> EnvironmentFamily:
     """Make a family of the environments that ``make_env(seed)`` returns.
 
@@ -127,8 +133,10 @@ def environment_family(
         num_tasks: environments to make for each split, ``{"train": 200, "validation": 20, ...}``.
         name: of the family, in file names and reports.
         shares_states: state ``s`` means the same in every environment.
-        estimate_steps: steps spent in each environment that publishes no table.
+        estimate_steps: steps spent in each environment that publishes no table: the more, the nearer the
+            estimate, and the longer it takes (20,000 take half a second).
         seed: the first seed.
+        on_progress: called with a stage, the share of it done and figures; `metaql.Progress` shows them.
 
     Raises:
         UnknownNameError: ``num_tasks`` names a split that does not exist.
@@ -139,7 +147,10 @@ def environment_family(
     """
     _check_counts(num_tasks)
     sizes = [num_tasks[split] for split in SPLITS]
-    made = [_tabulate(make_env, seed + i, estimate_steps) for i in range(sum(sizes))]
+    made = []
+    for index in range(sum(sizes)):
+        made.append(_tabulate(make_env, seed + index, estimate_steps))
+        on_progress("Reading environments", (index + 1) / sum(sizes), {})
     num_states = max(task.initial.shape[0] for task in made)
     num_actions = max(task.action_mask.shape[0] for task in made)
     padded = [jax.tree.map(np.asarray, pad_task(t, num_states, num_actions)) for t in made]

@@ -39,6 +39,8 @@ DEFAULT_MAPS = {
 _TEST_SHARE, _VALIDATION_SHARE = 0.15, 0.10
 _ENUMERATE_UP_TO = 4
 _LARGE_POOL = 20_000
+_LARGEST = 32
+"""Cells per side: transitions of a larger lake would not fit into the memory."""
 
 
 class FrozenLake(Family):
@@ -73,7 +75,7 @@ class FrozenLake(Family):
         """Build the pools of maps.
 
         Args:
-            size: cells per side, at least 2.
+            size: cells per side, 2 to 32: a task takes ``48 size ** 4`` bytes.
             frozen: probability that a cell is not a hole, in (0, 1).
             success_rate: probability of moving as asked; the rest slips to either side; 1: no slip.
             horizon: steps per episode; default as in Gymnasium: 100 up to 4x4, else 200.
@@ -82,9 +84,9 @@ class FrozenLake(Family):
         Raises:
             ConfigError: an argument out of range.
         """
-        if size < 2 or not 0 < frozen < 1 or not 0 < success_rate <= 1:
+        if not 2 <= size <= _LARGEST or not 0 < frozen < 1 or not 0 < success_rate <= 1:
             raise ConfigError(
-                "`frozen_lake` needs size >= 2, frozen in (0, 1), success_rate in (0, 1].",
+                f"`frozen_lake` needs size >= 2 and <= {_LARGEST}, frozen in (0, 1), success_rate in (0, 1].",
                 f"Got size={size}, frozen={frozen}, success_rate={success_rate}.",
             )
         if horizon is not None and horizon < 1:
