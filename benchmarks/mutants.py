@@ -578,6 +578,27 @@ MUTANTS = (
         ("meta/test_host_train.py::test_parts_share_no_environment",),
     ),
     Mutant(
+        "host: an episode without a limit goes on for ever",
+        "tasks/host.py",
+        "return ENDLESS_STEPS if self.horizon == NO_HORIZON else self.horizon",
+        "return self.horizon",
+        ("tasks/test_host.py::test_without_a_limit_an_episode_is_truncated_all_the_same",),
+    ),
+    Mutant(
+        "estimates: rewards that differ are their mean",
+        "tasks/gymnasium.py",
+        'return {"reward_noise": deviation}',
+        "return {}",
+        ("tasks/test_gymnasium.py::test_rewards_that_differ_are_noise",),
+    ),
+    Mutant(
+        "resuming: with other settings",
+        "meta/loop.py",
+        'name in held and name != "checkpoint_every" and held[name] != value',
+        "False",
+        ("meta/test_recurrent_train.py::test_other_settings_of_the_same_shape_are_named_too",),
+    ),
+    Mutant(
         "host: a process that was stopped is late",
         "tasks/watchdog.py",
         "_BELL.late is not None and _BELL.left <= 0",
