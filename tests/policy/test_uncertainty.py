@@ -109,3 +109,29 @@ def test_a_calibration_moves_each_side_by_itself(ages):
     np.testing.assert_allclose(
         found.high - found.mean, 2 * (ages[0].high - ages[0].mean), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("rewards", "horizon", "least", "most"),
+    [((0.0, 1.0), 1, 0.0, 1.0), ((-1.0, 0.0), 3, -3.0, 0.0), ((1.0, 2.0), 1, 1.0, 2.0)],
+)
+def test_intervals_hold_nothing_impossible_where_rewards_are_sure_to_have_two_values(
+    rewards, horizon, least, most
+):
+    """Two arms, one of them tried: what an episode can bring at least (it may end at once) and at most."""
+
+    def judged(stays_two):
+        learner = eqx.tree_at(lambda q: q.prior.stays_two, untrained(), jnp.asarray(stays_two))
+        spec = TaskSpec(jnp.ones(1, bool), jnp.ones(2, bool), jnp.asarray(horizon), jnp.asarray(9))
+        memory, off = no_knowledge(spec, learner.slots), jnp.asarray(False)
+        zero = jnp.asarray(0)
+        for reward in rewards * 3:
+            row = Transition(zero, zero, jnp.asarray(reward), zero, off, off)
+            memory = learner.learn(memory, row)
+        return judge(learner, learner.replan(memory), Calibration())
+
+    sure, open_ = judged(1.0), judged(0.5)
+    for found, inside in ((sure, True), (open_, False)):
+        assert (float(found.low.min()) >= least and float(found.high.max()) <= most) == inside
+        assert (found.low <= found.mean + 1e-5).all()
+        assert (found.mean <= found.high + 1e-5).all()

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from metaql.embedding.evidence import num_states, reward_unit, spread_weights
 from metaql.embedding.hyperprior import SPREADS
@@ -33,6 +33,7 @@ from metaql.policy.outlook import (
     sweep,
     task_discount,
 )
+from metaql.types import TaskSpec
 
 COVERAGE = 0.9
 """Probability with which the interval is meant to hold Q*."""
@@ -111,8 +112,22 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     state_facts = _with(facts, least, jnp.log(simple) - jnp.log1p(-simple))
     best = jax.nn.sigmoid(state_facts @ calibration.odds)
     best = jnp.where(memory.spec.action_mask.sum() > 1, best, 1.0)
-    low, high = plan.q - below, plan.q + above
+    least, most = _possible(model, memory.spec, discount, endless)
+    # A mean is a mean of what is possible, up to rounding.
+    low = jnp.minimum(jnp.maximum(plan.q - below, least), plan.q)
+    high = jnp.maximum(jnp.minimum(plan.q + above, most), plan.q)
     return Judgement(plan.q, low, high, best, fresh, rows, std, state_facts)
+
+
+def _possible(
+    model: Model, spec: TaskSpec, discount: Float[Array, ""], endless: Bool[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Least and largest Q* there can be where rewards are sure to have two values; elsewhere anything."""
+    low, high, hold = model.bounds
+    later = jnp.where(endless, 1.0 / (1.0 - discount), spec.horizon) - 1.0
+    sure = hold >= COVERAGE
+    least = jnp.where(sure, low + later * jnp.minimum(low, 0.0), -jnp.inf)
+    return least, jnp.where(sure, high + later * jnp.maximum(high, 0.0), jnp.inf)
 
 
 def _reach(facts: Array, std: Array, calibration: Calibration) -> tuple[Array, Array]:
