@@ -33,6 +33,13 @@ def test_a_log_teaches_without_acting(make_agent):
     assert float(adapted.memory.evidence.steps) == 60
 
 
+def test_a_log_in_which_nothing_ends_is_warned_of(make_agent):
+    log = {name: column[:1] for name, column in corridor().items()}
+    found = make_agent().adapt(log, num_states=3, num_actions=2)
+    assert len(found.returns) == 0
+    assert "No episode ends in this log" in found.warnings[-1]
+
+
 def test_a_log_of_a_lifetime_is_as_good_as_the_lifetime(make_agent, maze):
     agent, rows = make_agent(), []
     env = maze()
@@ -85,13 +92,25 @@ def test_minari_is_read_by_its_episodes():
         ({"rewards": np.full(60, np.nan)}, "finite"),
         ({"rewards": np.zeros(59)}, "one entry per step"),
         ({"actions": np.full(60, 2)}, "`actions` must be integers from 0 to 1"),
-        ({"observations": np.full(60, 0.5)}, "`observations`"),
+        ({"observations": np.linspace(0, 59, 60) // 30 + np.eye(60)[7] / 2}, "Step 7 has 0.5"),
+        ({"observations": np.full(60, np.nan)}, "Step 0 has nan"),
+        ({"observations": np.zeros((60, 2))}, "`observations` must be integers"),
         ({"terminations": np.full(60, "no")}, "`terminations`"),
     ],
 )
 def test_what_is_no_log_is_named(change, words):
     with pytest.raises(DatasetError, match=words):
         read_dataset(corridor() | change, num_states=3, num_actions=2)
+
+
+def test_whole_numbers_are_numbers_however_they_are_kept():
+    """As a table read from a file has them, or an array of single-entry actions."""
+    plain = corridor()
+    kept = plain | {"observations": plain["observations"].astype(float)}
+    kept |= {"actions": plain["actions"][:, None]}
+    log, expected = (read_dataset(each, num_states=3, num_actions=2) for each in (kept, plain))
+    np.testing.assert_array_equal(log.states, expected.states)
+    np.testing.assert_array_equal(log.actions, expected.actions)
 
 
 @pytest.mark.parametrize("sizes", [{"num_states": 12.0}, {"num_actions": 0}, {"horizon": True}])

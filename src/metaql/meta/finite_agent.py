@@ -28,6 +28,10 @@ from metaql.tasks.logs import is_dataset
 KIND = "finite agent"
 """Of its checkpoints."""
 ONE_STATE, MANY_STATES = "one_state", "many_states"
+_NO_END = (
+    "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, and "
+    "the horizon is not known."
+)
 _FEW = 10
 """States up to which there is room for every successor."""
 
@@ -149,7 +153,10 @@ class FiniteAgent:
         known = learn(learner, log)
         number = max(len(known.lived.returns), 1)
         facts = _sizes(log.num_states, log.num_actions, log.horizon, number)
-        return self._conclude(learner, known, facts)
+        found = self._conclude(learner, known, facts)
+        if not len(known.lived.returns):
+            found.warnings.append(_NO_END)
+        return found
 
     def _conclude(self, learner: FiniteQ, known: Learned, sizes: dict[str, int]) -> FiniteAdapted:
         return FiniteAdapted(

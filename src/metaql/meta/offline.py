@@ -97,17 +97,22 @@ def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
 def _numbers(
     name: str, columns: dict[str, np.ndarray], first: int, size: int | None
 ) -> Int[np.ndarray, " T"]:
-    """A column of integers as numbers from 0, all inside its space."""
+    """A column of whole numbers, ``[T]`` or ``[T, 1]``, as numbers from 0, all inside its space."""
     column = columns[name]
-    whole = column.dtype.kind in "iu" and column.ndim == 1
+    column = column.reshape(-1) if column.size == len(column) else column
+    whole = column.ndim == 1 and column.dtype.kind in "iuf"
+    whole = whole and bool((column == np.round(column)).all())  # false for NaN
     shifted = column.astype(np.int64) - first if whole else np.full(len(column), -1)
     outside = (shifted < 0) | (shifted >= (size or np.iinfo(np.int32).max))
     if outside.any():
-        step = int(np.flatnonzero(outside)[0])
+        odd = outside
+        if not whole and column.ndim == 1 and column.dtype.kind == "f":
+            odd = column != np.round(column)
+        step = int(np.flatnonzero(odd)[0])
         last = "" if size is None else f" to {first + size - 1}"
         raise DatasetError(
             f"`{name}` must be integers from {first}{last}.",
-            f"Step {step} has {column[step]!r}.",
+            f"Step {step} has {column[step]}.",
             "Number them from 0, or give num_states and num_actions as they are.",
         )
     return shifted
