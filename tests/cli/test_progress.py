@@ -38,9 +38,9 @@ def test_plain_lines_are_occasional_and_carry_time_left():
         ]
     )
     assert lines == [
-        "prior:   0%  0:00 gone, left unknown",
+        "prior",
         "prior: 100%  0:02 in all",
-        "meta-training:   0%  0:00 gone, left unknown",
+        "meta-training",
         "meta-training:  25%  0:20 gone, left 1:30  loss 0.25  steps 1000",
     ]
 

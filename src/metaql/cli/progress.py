@@ -138,7 +138,8 @@ class Progress:
         if share < 1.0 and now - self._last_line < PLAIN_EVERY:
             return
         self._last_line = now
-        line = f"{self._stage}: {share:4.0%}  {_times(self._clock)}  {words}"
+        done = f"{self._stage}: {share:4.0%}  {_times(self._clock)}"
+        line = f"{done if share > 0 else self._stage}  {words}"
         self._console.print(line.rstrip(), markup=False)
 
 

@@ -147,7 +147,7 @@ def train_config(plan: Plan) -> Any:
     """All settings of a plan."""
     from metaql.meta.config import settings_for
 
-    return settings_for(plan.make_family(), plan.agent, plan.train, "[train]")
+    return settings_for(plan.make_family(), plan.agent, plan.train, "The training configuration")
 
 
 def command_line() -> str:
