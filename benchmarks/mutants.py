@@ -580,14 +580,14 @@ MUTANTS = (
     Mutant(
         "host: an episode without a limit goes on for ever",
         "tasks/host.py",
-        "return ENDLESS_STEPS if self.horizon == NO_HORIZON else self.horizon",
-        "return self.horizon",
-        ("tasks/test_host.py::test_without_a_limit_an_episode_is_truncated_all_the_same",),
+        "or self._clock >= self.longest",
+        "or self._clock >= self.horizon",
+        ("tasks/test_host.py::test_nothing_goes_on_for_ever",),
     ),
     Mutant(
         "estimates: rewards that differ are their mean",
         "tasks/gymnasium.py",
-        'return {"reward_noise": deviation}',
+        'return {"reward_noise": np.sqrt(variance)}',
         "return {}",
         ("tasks/test_gymnasium.py::test_rewards_that_differ_are_noise",),
     ),

@@ -66,7 +66,7 @@ def test_surprises_add_up_to_the_evidence():
         error = y[:, k] - x @ prior.mean[:, k]
         evidence.append(0.5 * (error @ np.linalg.solve(wide, error) + np.linalg.slogdet(wide)[1]))
     assert float(found) == pytest.approx(float(sum(evidence)), rel=1e-4)
-    at_once = REGRESSION.evidence(REGRESSION.prior(), Row(x, y), jnp.ones(6, bool))
+    at_once = REGRESSION.surprise(REGRESSION.prior(), Row(x, y), jnp.ones(6, bool))
     assert float(at_once) == pytest.approx(float(sum(evidence)), rel=1e-5)
 
 
@@ -77,7 +77,7 @@ def test_the_evidence_of_many_steps_that_fit_is_exact_enough():
     quiet = eqx.tree_at(lambda r: r.log_noise, REGRESSION, jnp.full(2, -9.0))
     row, counts = Row(x, x @ weights), jnp.arange(600) < 500
     in_turn = surprises(quiet, tuple(row))[:500].sum()
-    at_once = quiet.evidence(quiet.prior(), row, counts)
+    at_once = quiet.surprise(quiet.prior(), row, counts)
     np.testing.assert_allclose(at_once, in_turn, rtol=1e-3)
 
 
@@ -89,7 +89,7 @@ def test_slopes_of_the_evidence_are_those_of_all_surprises():
         return (surprises(regression, (x, y)) * counts).sum()
 
     slopes = jax.grad(in_turn)(REGRESSION)
-    at_once = jax.grad(lambda r: r.evidence(r.prior(), Row(x, y), counts))(REGRESSION)
+    at_once = jax.grad(lambda r: r.surprise(r.prior(), Row(x, y), counts))(REGRESSION)
     for name in ("mean", "log_spread", "log_noise"):
         np.testing.assert_allclose(getattr(at_once, name), getattr(slopes, name), atol=1e-4)
 
@@ -166,7 +166,7 @@ def test_what_tasks_share_is_learned_and_a_task_is_told_by_few_steps():
         row = Row(jax.vmap(whole.features)(xs), ys)
         before, _ = posteriors(whole.prior(), row)
         errors = ys - jax.vmap(lambda f, m: f @ m)(row.features, before.mean)
-        return whole.evidence(whole.prior(), row, jnp.ones(8, bool)) / 8, errors
+        return whole.surprise(whole.prior(), row, jnp.ones(8, bool)) / 8, errors
 
     def step(carry, key):
         whole, state = carry

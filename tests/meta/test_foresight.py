@@ -60,7 +60,7 @@ def test_a_segment_is_seen_as_step_by_step(begin):
 
     def surprise(before, row):
         only = jax.tree.map(lambda x: x[None], row)
-        return whole.model.evidence(before, only, jnp.ones(1, bool))
+        return whole.model.surprise(before, only, jnp.ones(1, bool))
 
     surprises = jax.vmap(surprise)(memories.counts, rows)
     for length in range(len(surprises) + 1):  # of a lifetime that is over there

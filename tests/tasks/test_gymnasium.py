@@ -206,18 +206,44 @@ class Arms(gymnasium.Env):
         return 0, self.pays(self.np_random, action), False, False, {}
 
 
-def test_rewards_that_differ_are_noise():
+@pytest.mark.parametrize("base", [1000.1, -1e6])
+def test_rewards_that_differ_are_noise(base):
     def normal(rng, action):
-        return 1000.1 + action * rng.normal(2.0, 0.5)
+        return base + action * rng.normal(2.0, 0.5)
 
     task = estimate_task(TimeLimit(Arms(normal), 50), 4_000, seed=0)
     assert not task.reward_binary
-    np.testing.assert_allclose(task.reward[0, :, 0], [1000.1, 1002.1], rtol=1e-4)
+    np.testing.assert_allclose(task.reward[0, :, 0], [base, base + 2], rtol=1e-4)
     assert task.reward_noise[0].tolist() == [0.0, pytest.approx(0.5, rel=0.1)]
 
 
+def test_what_was_seen_once_is_as_noisy_as_the_rest():
+    class Wide(Arms):
+        """The second arm leads to a new state every time."""
+
+        def __init__(self):
+            super().__init__(None)
+            self.observation_space = spaces.Discrete(2000)
+
+        def step(self, action):
+            self.count = getattr(self, "count", 0) + 1
+            onto = self.count if action else 0
+            return onto, self.np_random.normal(0.0, 2.0), action == 1, False, {}
+
+    task = estimate_task(TimeLimit(Wide(), 50), 1_000, seed=0)
+    assert task.reward_noise[0, 0] == pytest.approx(2.0, rel=0.1)
+    assert task.reward_noise[0, 1] == pytest.approx(2.0, rel=0.1)
+    assert float(task.reward_noise[1:].max()) == 0  # never tried
+
+
+def test_our_own_end_of_what_would_go_on_for_ever_is_no_horizon(monkeypatch):
+    monkeypatch.setattr("metaql.tasks.host.ENDLESS_STEPS", 20)
+    task = estimate_task(Arms(lambda rng, action: 0.0), 100, seed=0)
+    assert int(task.horizon) == NO_HORIZON
+
+
 @pytest.mark.parametrize(("chance", "binary"), [(0.3, True), (1.0, False)])
-def test_rewards_of_0_and_1_are_lots_where_they_differ(chance, binary):
+def test_rewards_of_0_and_1_are_bernoulli_where_they_differ(chance, binary):
     def lot(rng, action):
         return float(action and rng.random() < chance)
 

@@ -168,6 +168,14 @@ def test_without_a_limit_an_episode_is_truncated_all_the_same(corridor):
     assert [host.step(0).truncated for _ in range(20)] == [False] * 19 + [True]
 
 
+def test_nothing_goes_on_for_ever(corridor, monkeypatch):
+    monkeypatch.setattr("metaql.tasks.host.ENDLESS_STEPS", 20)
+    host = open_environment(corridor(patience=10**9))
+    host.reset(0)
+    assert [host.step(0).truncated for _ in range(20)] == [False] * 19 + [True]
+    assert host.horizon == NO_HORIZON  # what learners are told
+
+
 def test_what_an_environment_declares_goes_before_what_is_assumed(corridor):
     host = open_environment(TimeLimit(corridor(), ENDLESS_STEPS + 5))
     host.assume(20)

@@ -23,7 +23,6 @@ from metaql.cli.training import (
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
-    from metaql.cli.output import Output
     from metaql.evaluation.summary import Findings
     from metaql.meta.agent import AnyAgent
     from metaql.tasks.families.base import TaskFamily
@@ -74,12 +73,12 @@ def evaluate(
         agent, family = load(folder), plan.make_family()
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
+        _tell_if_unfinished(agent, plan, folder, progress)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
         found, words = _found(agent, family, task, across=across, **how)
-    _tell_if_unfinished(agent, plan, folder, output)
     report = Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
-        summary=f"Task: {words}. Each lifetime is {count} episodes.",
+        summary=" ".join([f"Task: {words}. Each lifetime is {count} episodes.", *found.warnings]),
         findings=found,
         adaptation=None,
         command=command_line(),
@@ -92,13 +91,13 @@ def evaluate(
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
-def _tell_if_unfinished(agent: AnyAgent, plan: Plan, folder: Path, output: Output) -> None:
+def _tell_if_unfinished(agent: AnyAgent, plan: Plan, folder: Path, progress: Progress) -> None:
     """Say so where a training stopped on the way."""
     wanted = train_config(plan).env_steps
     lived = int(agent.card.get("env_steps", wanted))
     if lived < wanted:
-        output.say(f"Trained for {lived:,} of {wanted:,} steps so far.")
-        output.say(f"Go on with: metaql train --resume {folder}")
+        progress.say(f"Trained for {lived:,} of {wanted:,} steps so far.")
+        progress.say(f"Go on with: metaql train --resume {folder}")
 
 
 def _found(

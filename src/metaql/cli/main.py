@@ -6,6 +6,7 @@ Nothing heavy is imported here: ``--help`` and the first line of every command c
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -84,8 +85,9 @@ def run() -> NoReturn:
     """
     code = main()
     if code == INTERRUPTED:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a reader may be gone
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

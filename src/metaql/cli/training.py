@@ -117,12 +117,12 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
     Raises:
         Interrupted: Ctrl-C; what was reached is in the folder, as far as the message says so.
     """
-    from metaql.meta.train import meta_train
-
-    family, config = plan.make_family(), train_config(plan)
-    progress(STARTING, 1.0)
-    progress.say(f"Run folder: {run}")
     try:
+        from metaql.meta.train import meta_train
+
+        family, config = plan.make_family(), train_config(plan)
+        progress(STARTING, 1.0)
+        progress.say(f"Run folder: {run}")
         return meta_train(
             family,
             agent=plan.agent,
@@ -133,12 +133,14 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
             on_progress=progress,
         )
     except KeyboardInterrupt:
-        raise Interrupted(_how_to_go_on(run)) from None
+        raise Interrupted(_how_to_go_on(run, made=not resume)) from None
 
 
-def _how_to_go_on(run: Path) -> str:
+def _how_to_go_on(run: Path, *, made: bool) -> str:
+    """What to say after Ctrl-C; a folder that was ``made`` for nothing goes."""
     if not any((run / "checkpoint").glob("*")):
-        shutil.rmtree(run, ignore_errors=True)
+        if made:
+            shutil.rmtree(run, ignore_errors=True)
         return "Nothing was to be saved yet: start again."
     return f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(run)])}"
 

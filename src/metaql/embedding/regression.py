@@ -97,7 +97,7 @@ class Regression(eqx.Module):
             x = jax.nn.relu(norm(layer(x)))
         return 2.0 / math.sqrt(self.log_spread.size) * self.layers[-1](x)
 
-    def evidence(self, begin: Posterior, rows: Row, counts: Bool[Array, " T"]) -> Float[Array, ""]:
+    def surprise(self, begin: Posterior, rows: Row, counts: Bool[Array, " T"]) -> Float[Array, ""]:
         """Minus the log density of the targets of steps ``[T, ...]`` that count, less a constant.
 
         That is how badly each was foretold from those before it, all in all. Targets y are normal with mean
@@ -105,9 +105,12 @@ class Regression(eqx.Module):
         (I + X S X')^-1 (y - X m) is what is left of y: y - X (m + d).
         """
         x = rows.features * counts[:, None]
-        error = (rows.targets - rows.features @ begin.mean) * counts[:, None]
-        wider = jnp.eye(x.shape[1]) + begin.spread @ (x.T @ x)
-        left = error - x @ jnp.linalg.solve(wider, begin.spread @ (x.T @ error))
+        with jax.default_matmul_precision(
+            "highest"
+        ):  # what is left may be a thousandth of what was
+            error = (rows.targets - rows.features @ begin.mean) * counts[:, None]
+            wider = jnp.eye(x.shape[1]) + begin.spread @ (x.T @ x)
+            left = error - x @ jnp.linalg.solve(wider, begin.spread @ (x.T @ error))
         noise = jnp.exp(self.log_noise) + _LEAST
         wide = error.shape[1] * jnp.linalg.slogdet(wider)[1]
         return 0.5 * (((error * left).sum(0) / noise + counts.sum() * jnp.log(noise)).sum() + wide)
@@ -191,10 +194,10 @@ class TaskModel(eqx.Module):
             Row(self.changes.features(jnp.concatenate([here, taken])), change),
         )
 
-    def evidence(self, begin: Belief, rows: Rows, counts: Bool[Array, " T"]) -> Float[Array, ""]:
+    def surprise(self, begin: Belief, rows: Rows, counts: Bool[Array, " T"]) -> Float[Array, ""]:
         """How badly steps were foretold, all in all: what meta-training makes least."""
-        rewards = self.rewards.evidence(begin.rewards, rows.rewards, counts)
-        return rewards + self.changes.evidence(begin.changes, rows.changes, counts)
+        rewards = self.rewards.surprise(begin.rewards, rows.rewards, counts)
+        return rewards + self.changes.surprise(begin.changes, rows.changes, counts)
 
     def knowing(self, changes: Float[Array, "M D"], weights: Float[Array, " M"]) -> TaskModel:
         """With what so many steps changed in its units."""

@@ -107,7 +107,7 @@ class FiniteCompanion:
             seed: of the agent.
             conclude: makes the result.
         """
-        self.learner, self.seed, self.conclude = learner, np.uint32(seed), conclude
+        self.seed, self.conclude = np.uint32(seed), conclude
         self._row = packed(learner)
         form = form_of(learner)
         self._live_in = {small: _compiled(form, small) for small in (False, True)}

@@ -29,8 +29,8 @@ KIND = "finite agent"
 """Of its checkpoints."""
 ONE_STATE, MANY_STATES = "one_state", "many_states"
 _NO_END = (
-    "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, and "
-    "the horizon is not known."
+    "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, "
+    "and the horizon is not known."
 )
 _FEW = 10
 """States up to which there is room for every successor."""

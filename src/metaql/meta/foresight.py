@@ -40,4 +40,4 @@ def foresight_loss(
         lambda fresh, kept: jnp.where(newborn, fresh, kept), model.blank(), start.counts
     )
     rows = jax.vmap(learner.rows)(notes.transition)
-    return _WEIGHT * model.evidence(begin, rows, counts)
+    return _WEIGHT * model.surprise(begin, rows, counts)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from metaql.errors import DatasetError
 from metaql.meta.adapt import Lived, check_whole
@@ -101,13 +101,13 @@ def _numbers(
     column = columns[name]
     column = column.reshape(-1) if column.size == len(column) else column
     whole = column.ndim == 1 and column.dtype.kind in "iuf"
-    whole = whole and bool((column == np.round(column)).all())  # false for NaN
+    whole = whole and bool(_is_whole(column).all())
     shifted = column.astype(np.int64) - first if whole else np.full(len(column), -1)
     outside = (shifted < 0) | (shifted >= (size or np.iinfo(np.int32).max))
     if outside.any():
         odd = outside
         if not whole and column.ndim == 1 and column.dtype.kind == "f":
-            odd = column != np.round(column)
+            odd = ~_is_whole(column)
         step = int(np.flatnonzero(odd)[0])
         last = "" if size is None else f" to {first + size - 1}"
         raise DatasetError(
@@ -116,6 +116,10 @@ def _numbers(
             "Number them from 0, or give num_states and num_actions as they are.",
         )
     return shifted
+
+
+def _is_whole(column: Num[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    return np.isfinite(column) & (column == np.round(column))
 
 
 class Learned(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,7 @@ class RecurrentAgent:
         else:
             host = open_vectors(env, self.levels, **kwargs)
         if HORIZON in self.card:
+            host = copy.copy(host)  # what was given may be used by others
             host.assume(self.card[HORIZON])
         return host
 

@@ -112,10 +112,10 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     state_facts = _with(facts, least, jnp.log(simple) - jnp.log1p(-simple))
     best = jax.nn.sigmoid(state_facts @ calibration.odds)
     best = jnp.where(memory.spec.action_mask.sum() > 1, best, 1.0)
-    least, most = _possible(model, memory.spec, discount, endless)
+    floor, ceiling = _possible(model, memory.spec, discount, endless)
     # A mean is a mean of what is possible, up to rounding.
-    low = jnp.minimum(jnp.maximum(plan.q - below, least), plan.q)
-    high = jnp.maximum(jnp.minimum(plan.q + above, most), plan.q)
+    low = jnp.minimum(jnp.maximum(plan.q - below, floor), plan.q)
+    high = jnp.maximum(jnp.minimum(plan.q + above, ceiling), plan.q)
     return Judgement(plan.q, low, high, best, fresh, rows, std, state_facts)
 
 

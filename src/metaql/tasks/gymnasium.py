@@ -29,8 +29,6 @@ _TRANSPARENT = (
     wrappers.Autoreset,
 )
 """Wrappers that change no state, action, reward or dynamics of the environment inside."""
-_ROUNDING = 1e-10
-"""Variance of rewards, in units of their squares, below which they are all the same."""
 
 
 def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | None:
@@ -61,11 +59,11 @@ def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | N
         return None
     shape = (host.num_states, host.num_actions, host.num_states)
     probability, reward, termination = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    square = np.zeros(shape)
+    apart = _Apart(shape)
     for s, a, (p, s2, r, ended) in rows:
         probability[s, a, s2] += p
         reward[s, a, s2] += p * r
-        square[s, a, s2] += p * r * r
+        apart.add((s, a, s2), r, p)
         termination[s, a, s2] += p * bool(ended)
     weight = np.where(probability > 0, probability, 1.0)
     return finite_task(
@@ -74,11 +72,7 @@ def finite_task_of(env: str | gymnasium.Env | HostEnvironment) -> FiniteTask | N
         termination=np.clip(termination / weight, 0.0, 1.0),
         initial=initial,
         horizon=None if host.horizon == NO_HORIZON else host.horizon,
-        **_noise(
-            (square - reward**2 / weight).sum(-1),
-            largest=square.max(),
-            binary=all(r in (0, 1) for _, _, (_, _, r, _) in rows),
-        ),
+        **_noise(apart.sums().sum(-1), binary=apart.binary),
     )
 
 
@@ -109,35 +103,53 @@ def estimate_task(
     tries = seen.visits.sum(-1, keepdims=True)
     loops = np.eye(host.num_states)[:, None, :]
     arrivals = np.maximum(seen.visits, 1)
-    apart = (seen.square - seen.reward**2 / arrivals).sum(-1)
-    free = tries[..., 0] - (seen.visits > 0).sum(-1)
     return finite_task(
         np.where(tries > 0, seen.visits / np.maximum(tries, 1), loops),
         seen.reward / arrivals,
         termination=seen.ended / arrivals,
         initial=seen.starts / seen.starts.sum(),
         horizon=seen.horizon,
-        **_noise(
-            apart / np.maximum(free, 1),
-            largest=(seen.square / arrivals).max(),
-            binary=seen.binary,
-        ),
+        **_noise(_variance(seen), binary=seen.apart.binary),
     )
 
 
-def _noise(variance: np.ndarray, *, largest: float, binary: bool) -> dict[str, Any]:
-    """What `finite_task` takes for rewards of such variances.
+class _Apart:
+    """How far rewards of the same transition are from the first of them: exactly 0 if all are the same."""
 
-    Args:
-        variance: ``[S, A]``.
-        largest: mean square.
-        binary: whether all rewards are 0 or 1.
-    """
-    # What is left of rewards that are all the same is rounding.
-    deviation = np.sqrt(np.where(variance > _ROUNDING * largest, variance, 0.0))
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self._weight, self._sum, self._square = (np.zeros(shape) for _ in range(3))
+        self._first: dict[tuple[int, int, int], float] = {}
+        self.binary = True
+        """Whether all rewards are 0 or 1."""
+
+    def add(self, at: tuple[int, int, int], reward: float, weight: float = 1.0) -> None:
+        """One reward of a transition."""
+        apart = reward - self._first.setdefault(at, reward)
+        self._weight[at] += weight
+        self._sum[at] += weight * apart
+        self._square[at] += weight * apart**2
+        self.binary = self.binary and reward in (0, 1)
+
+    def sums(self) -> np.ndarray:
+        """Weighted squares about the mean of each transition, ``[S, A, S]``."""
+        mean = self._sum / np.where(self._weight > 0, self._weight, 1.0)
+        return np.maximum(self._square - mean * self._sum, 0.0)
+
+
+def _variance(seen: _Seen) -> np.ndarray:
+    """Of rewards of the same transitions, ``[S, A]``; that of all pairs where each was seen once."""
+    squares = seen.apart.sums().sum(-1)
+    tries, ways = seen.visits.sum(-1), (seen.visits > 0).sum(-1)
+    free = tries - ways
+    pooled = squares.sum() / max(free.sum(), 1.0)
+    return np.where((free == 0) & (tries > 0), pooled, squares / np.maximum(free, 1.0))
+
+
+def _noise(variance: np.ndarray, *, binary: bool) -> dict[str, Any]:
+    """What `finite_task` takes for rewards of such variances, ``[S, A]``; ``binary``: all are 0 or 1."""
     if binary:
-        return {"reward_binary": bool(deviation.any())}
-    return {"reward_noise": deviation}
+        return {"reward_binary": bool(variance.any())}
+    return {"reward_noise": np.sqrt(variance)}
 
 
 class _Seen(NamedTuple):
@@ -145,20 +157,17 @@ class _Seen(NamedTuple):
 
     visits: np.ndarray
     reward: np.ndarray
-    square: np.ndarray
-    """Of rewards."""
     ended: np.ndarray
     starts: np.ndarray
     horizon: int | None
-    binary: bool
-    """Whether all rewards were 0 or 1."""
+    apart: _Apart
 
 
 def _explore(host: HostEnvironment, steps: int, rng: np.random.Generator, seed: int) -> _Seen:
     """Act by the least-tried action and add up what happens."""
     shape = (host.num_states, host.num_actions, host.num_states)
-    count, reward, square, ended = (np.zeros(shape) for _ in range(4))
-    binary = True
+    count, reward, ended = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    apart = _Apart(shape)
     tries, starts = np.zeros(shape[:2]), np.zeros(host.num_states)
     state, clock, longest = host.reset(seed), 0, 0
     starts[state] += 1
@@ -170,16 +179,16 @@ def _explore(host: HostEnvironment, steps: int, rng: np.random.Generator, seed: 
         at = (state, action, after.next_state)
         count[at] += 1
         reward[at] += after.reward
-        square[at] += after.reward**2
-        binary = binary and after.reward in (0.0, 1.0)
+        apart.add(at, after.reward)
         ended[at] += after.terminated
         state = after.next_state
-        longest = max(longest, clock) if after.truncated else longest
+        if after.truncated and (host.has_time_limit or clock < host.longest):
+            longest = max(longest, clock)
         if after.terminated or after.truncated:
             state, clock = host.reset(), 0
             starts[state] += 1
     declared = None if host.horizon == NO_HORIZON else host.horizon
-    return _Seen(count, reward, square, ended, starts, declared or longest or None, binary)
+    return _Seen(count, reward, ended, starts, declared or longest or None, apart)
 
 
 def _rows(
