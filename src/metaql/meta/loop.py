@@ -157,7 +157,7 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """Go on to the end; Ctrl-C and a broken environment save and go through."""
         first, total = self.done(training), self.config.iterations
         reached = (training, first)  # one name: Ctrl-C finds both or neither
-        self.on_progress(STAGE, first / total, {"compiling": "..."})
+        self.on_progress(STAGE, first / total, {})
         writer = (
             contextlib.nullcontext() if self.run is None else MetricsWriter(self.run, keep=first)
         )

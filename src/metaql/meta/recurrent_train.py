@@ -66,9 +66,9 @@ class FamilySession(RecurrentSession):
         return eqx.filter_jit(first)(self.bank(0))
 
     def longest(self, training: RecurrentState) -> int:
-        """Of the tasks at hand."""
-        horizons = jax.vmap(lambda task: task.spec(1).horizon)(training.tasks)
-        return int(horizons.max())
+        """Of the tasks of its bank."""
+        bank = self.bank(int(training.iteration) // self.config.refresh)
+        return int(jax.vmap(lambda task: task.spec(1).horizon)(bank).max())
 
     def untrained(self, bank: Any) -> RecurrentQ:
         """A learner for the observations and actions of the tasks of a bank."""
