@@ -13,7 +13,6 @@ from metaql.cli.progress import Progress
 from metaql.cli.quickstart import as_document, print_findings
 from metaql.cli.training import (
     STARTING,
-    Plan,
     command_line,
     newest_or,
     read,
@@ -73,7 +72,8 @@ def evaluate(
         agent, family = load(folder), plan.make_family()
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
-        _tell_if_unfinished(agent, plan, folder, progress)
+        wanted = train_config(plan, family).env_steps
+        _tell_if_unfinished(agent, wanted, folder, progress)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
         found, words = _found(agent, family, task, across=across, **how)
     report = Report(
@@ -91,9 +91,8 @@ def evaluate(
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
-def _tell_if_unfinished(agent: AnyAgent, plan: Plan, folder: Path, progress: Progress) -> None:
-    """Say so where a training stopped on the way."""
-    wanted = train_config(plan).env_steps
+def _tell_if_unfinished(agent: AnyAgent, wanted: int, folder: Path, progress: Progress) -> None:
+    """Say so where a training stopped on the way to the steps that were asked for."""
     lived = int(agent.card.get("env_steps", wanted))
     if lived < wanted:
         progress.say(f"Trained for {lived:,} of {wanted:,} steps so far.")

@@ -72,7 +72,7 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     from metaql.config import to_dict
     from metaql.runs import create_run, write_config
 
-    settings = to_dict(train_config(plan))
+    settings = to_dict(train_config(plan, plan.make_family()))
     run = create_run(runs_dir, plan.family, plan.seed)
     content = {
         "command": command_line(),
@@ -120,7 +120,8 @@ def fit(plan: Plan, run: Path, progress: Progress, *, resume: bool = False) -> A
     try:
         from metaql.meta.train import meta_train
 
-        family, config = plan.make_family(), train_config(plan)
+        family = plan.make_family()
+        config = train_config(plan, family)
         progress(STARTING, 1.0)
         progress.say(f"Run folder: {run}")
         return meta_train(
@@ -145,11 +146,11 @@ def _how_to_go_on(run: Path, *, made: bool) -> str:
     return f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(run)])}"
 
 
-def train_config(plan: Plan) -> Any:
-    """All settings of a plan."""
+def train_config(plan: Plan, family: TaskFamily) -> Any:
+    """All settings of a plan for its family."""
     from metaql.meta.config import settings_for
 
-    return settings_for(plan.make_family(), plan.agent, plan.train, "The training configuration")
+    return settings_for(family, plan.agent, plan.train, "The training configuration")
 
 
 def command_line() -> str:

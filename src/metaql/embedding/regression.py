@@ -105,9 +105,8 @@ class Regression(eqx.Module):
         (I + X S X')^-1 (y - X m) is what is left of y: y - X (m + d).
         """
         x = rows.features * counts[:, None]
-        with jax.default_matmul_precision(
-            "highest"
-        ):  # what is left may be a thousandth of what was
+        # What is left may be a thousandth of what was.
+        with jax.default_matmul_precision("highest"):
             error = (rows.targets - rows.features @ begin.mean) * counts[:, None]
             wider = jnp.eye(x.shape[1]) + begin.spread @ (x.T @ x)
             left = error - x @ jnp.linalg.solve(wider, begin.spread @ (x.T @ error))

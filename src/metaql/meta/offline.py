@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int
 
 from metaql.errors import DatasetError
 from metaql.meta.adapt import Lived, check_whole
@@ -100,15 +100,12 @@ def _numbers(
     """A column of whole numbers, ``[T]`` or ``[T, 1]``, as numbers from 0, all inside its space."""
     column = columns[name]
     column = column.reshape(-1) if column.size == len(column) else column
-    whole = column.ndim == 1 and column.dtype.kind in "iuf"
-    whole = whole and bool(_is_whole(column).all())
-    shifted = column.astype(np.int64) - first if whole else np.full(len(column), -1)
+    whole = _whole(column)
+    shifted = np.full(len(column), -1)
+    shifted[whole] = column[whole].reshape(-1).astype(np.int64) - first
     outside = (shifted < 0) | (shifted >= (size or np.iinfo(np.int32).max))
     if outside.any():
-        odd = outside
-        if not whole and column.ndim == 1 and column.dtype.kind == "f":
-            odd = ~_is_whole(column)
-        step = int(np.flatnonzero(odd)[0])
+        step = int(np.flatnonzero(outside)[0])
         last = "" if size is None else f" to {first + size - 1}"
         raise DatasetError(
             f"`{name}` must be integers from {first}{last}.",
@@ -118,7 +115,10 @@ def _numbers(
     return shifted
 
 
-def _is_whole(column: Num[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+def _whole(column: np.ndarray) -> Bool[np.ndarray, " T"]:
+    """Where a column holds a whole number: nowhere if it does not hold one number a step."""
+    if column.ndim != 1 or column.dtype.kind not in "iuf":
+        return np.zeros(len(column), bool)
     return np.isfinite(column) & (column == np.round(column))
 
 
