@@ -50,6 +50,7 @@ _LAWS = "laws/test_equivariance.py"
 _OUTLOOK = "policy/test_outlook.py"
 _STRIDES = "embedding/test_strides.py"
 _EVIDENCE = "embedding/test_evidence.py"
+_ADDED = "embedding/test_added.py"
 _RECURRENT = "meta/test_recurrent_step.py"
 _CHART = "embedding/test_chart.py"
 
@@ -625,6 +626,27 @@ MUTANTS = (
         "more = life.episode + crossed < life.spec.episodes",
         "more = life.episode < life.spec.episodes",
         ("meta/test_replay.py::test_what_is_not_alive_does_not_count",),
+    ),
+    Mutant(
+        "rewards: those of a loop are taken for those of arrivals",
+        "embedding/judging.py",
+        "change = of_arrival - _either(pair, both, odds.odds)",
+        "change = of_arrival - pair",
+        (f"{_ADDED}::test_who_stays_in_a_loop_does_not_take_its_rewards_for_those_of_arrivals",),
+    ),
+    Mutant(
+        "rewards: pairs add nothing to those of arrivals",
+        "policy/model.py",
+        "pair.mean + by_arrival * more.mean,",
+        "pair.mean + 0.0 * more.mean,",
+        (f"{_ADDED}::test_pairs_that_are_known_pay_what_they_paid_whatever_explains_it",),
+    ),
+    Mutant(
+        "rewards: of two values, yet refined",
+        "embedding/judging.py",
+        "jnp.where(seen.binary, pair, both)",
+        "jnp.where(seen.binary, both, both)",
+        (f"{_ADDED}::test_nothing_is_refined_while_rewards_have_two_values",),
     ),
     Mutant(
         "hopes: a disaster is a promise",

@@ -15,7 +15,7 @@ NINE_TENTHS = next(i for i, row in enumerate(PROFILES) if row[0] == 0.9 and row[
 def pair_with(*counts):
     """One pair with these counts by slot."""
     padded = jnp.asarray([*counts, *[0.0] * (4 - len(counts))])
-    held = Sparse(jnp.arange(4)[None, None], padded[None, None])
+    held = Sparse(jnp.arange(4)[None, None], *2 * [padded[None, None]])
     visits = jnp.full((1, 1), float(sum(counts)))
     return refresh(no_profiles(1, 1), held, (0, 0), visits), (padded > 0).astype(float)
 
@@ -56,9 +56,8 @@ def test_what_was_not_seen_yet_keeps_its_share():
 def test_common_profiles_are_found_over_all_pairs():
     rng = np.random.default_rng(0)
     counts = rng.multinomial(12, [0.8, 0.1, 0.1], size=(6, 5))
-    held = Sparse(
-        jnp.zeros((6, 5, 4), int), jnp.pad(jnp.asarray(counts, float), ((0, 0), (0, 0), (0, 1)))
-    )
+    padded = jnp.pad(jnp.asarray(counts, float), ((0, 0), (0, 0), (0, 1)))
+    held = Sparse(jnp.zeros((6, 5, 4), int), padded, padded)
     visits = held.counts.sum(-1)
     profiled = no_profiles(6, 5)
     for state in range(6):
@@ -73,7 +72,7 @@ def test_common_profiles_are_found_over_all_pairs():
 
 
 def test_more_successors_than_a_profile_has_are_not_foreseen():
-    held = Sparse(jnp.arange(5)[None, None], jnp.ones((1, 1, 5)))
+    held = Sparse(jnp.arange(5)[None, None], *2 * [jnp.ones((1, 1, 5))])
     profiled = refresh(no_profiles(1, 1), held, (0, 0), jnp.full((1, 1), 5.0))
     found = chances(*(x[0, 0] for x in profiled), only(len(PROFILES) - 4), jnp.ones(profiles.WIDTH))
     np.testing.assert_allclose(found.slots.sum(), 0.8, rtol=1e-4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,14 +49,3 @@ def test_full_says_when_the_next_new_successor_would_be_lost():
     assert not after.is_full(filled(None, two))
     lost = filled(2, [*two, (0, 0, 2), (0, 0, 1)])
     np.testing.assert_array_equal(lost.counts[0, 0], [1, 2])
-
-
-@pytest.mark.parametrize("slots", [None, 3])
-def test_widening_keeps_what_was_counted(slots):
-    held = filled(slots, moves(20))
-    wide = after.widen(held, 2 * SIZE, None if slots is None else 2 * slots)
-    values = jax.random.normal(jax.random.key(0), (1, 2 * SIZE))
-    got = after.expectation(wide, wide.counts, values)[:, :SIZE]
-    np.testing.assert_allclose(
-        got, after.expectation(held, held.counts, values[:, :SIZE]), atol=1e-6
-    )

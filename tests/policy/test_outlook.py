@@ -53,9 +53,10 @@ def watched(horizon, visits=20_000, scale=1.0, shift=0):
     ends = (task.transition * task.termination).sum(-1) * visits
     mean = scale * (task.transition * task.reward).sum(-1)
     pair = seen.pair._replace(visits=many, reward=mean * visits, ends=ends)
-    onto = (task.transition * visits).sum((0, 1))
+    counts = task.transition * visits
+    onto = counts.sum((0, 1))
     evidence = seen._replace(
-        successors=type(seen.successors)(task.transition * visits),
+        successors=type(seen.successors)(counts, counts * scale * task.reward),
         pair=pair,
         arrival=seen.arrival._replace(visits=onto, reward=onto * 0, ends=onto * 0),
         met=jnp.ones(5, bool),

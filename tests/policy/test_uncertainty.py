@@ -28,7 +28,7 @@ def two_states():
     counts = jnp.asarray([[[1.0, 3.0]], [[0.0, 4.0]]])
     sure, none = jnp.ones((2, 1)), jnp.zeros(())
     return Model(
-        successors=Dense(counts),
+        successors=Dense(counts, jnp.zeros_like(counts)),
         visits=jnp.full((2, 1), 4.0),
         reward=moments(0.0, 0.5, (2, 1)),
         landing=moments(0.0, 0.0, (2,)),

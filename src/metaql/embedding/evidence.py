@@ -50,6 +50,19 @@ class Rewards(NamedTuple):
     """Log-odds of a noise for each index against one for all."""
 
 
+class Both(NamedTuple):
+    """How rewards vary around the mean of their pair and the state it led to, taken together."""
+
+    within: Float[Array, ""]
+    """Running sum of squares."""
+    repeats: Float[Array, ""]
+    """Transitions that had been met before."""
+    odds: Float[Array, ""]
+    """Log-odds of a mean for each of both together against one for each pair."""
+    added_odds: Float[Array, ""]
+    """Log-odds of pairs adding something to arrivals against arrivals alone."""
+
+
 class Evidence(NamedTuple):
     """What was seen in one task."""
 
@@ -61,6 +74,7 @@ class Evidence(NamedTuple):
     """States that an episode started in or a step arrived in."""
     pair_rewards: Rewards
     arrival_rewards: Rewards
+    both_rewards: Both
     log_spread: Float[Array, "B G"]
     """Log-likelihood of the successors seen under each of `BASES` and `SPREADS`."""
     origins: Float[Array, " 4"]
@@ -76,6 +90,7 @@ class Evidence(NamedTuple):
     log_pair_ends: Float[Array, " D"]
     log_arrival_ends: Float[Array, " D"]
     reward_odds: Float[Array, ""]
+    """Log-odds of arrival against the pair, whether or not together with where it led."""
     ends_odds: Float[Array, ""]
     lowest: Float[Array, ""]
     """Smallest reward; +inf before any."""
@@ -133,6 +148,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         met=jnp.zeros(num_states, bool),
         pair_rewards=Rewards(pair, zero),
         arrival_rewards=Rewards(state, zero),
+        both_rewards=Both(zero, zero, zero, zero),
         log_spread=jnp.zeros((len(BASES), len(SPREADS))),
         origins=jnp.zeros(4),
         profiled=None if slots is None else no_profiles(num_states, num_actions),

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from metaql.embedding import successors as after
+from metaql.embedding.added import added
 from metaql.embedding.evidence import (
+    Both,
     Evidence,
     Means,
     Noises,
@@ -32,8 +34,12 @@ from metaql.embedding.successors import Sparse
 from metaql.types import TaskSpec, Transition
 
 _Index: TypeAlias = tuple[Int[Array, ""], ...]
+_Two: TypeAlias = tuple[Float[Array, ""], Float[Array, ""]]
 _STEP_LIMIT = 5.0
 """What one step may add to log-odds, either way."""
+_REFINED = -3.0
+"""Log-odds, before any reward, that those of pairs depend on where they lead, and those of arrivals on how
+one came there."""
 _FADE = 0.98
 """What a step keeps of the odds of shared profiles: what it cost to learn them must be forgotten."""
 
@@ -58,7 +64,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     if strides is not None:
         strides = walk(strides, spec, transition, pair.visits)
     pair_ends, arrival_ends, ends_odds = _judge_ends(seen, prior, here, there, ended)
-    reward_odds, noise_odds = _judge_reward(seen, prior, here, there, reward)
+    reward_odds, noise_odds, both_odds = _judge_reward(seen, prior, here, there, transition)
     lowest, highest = jnp.minimum(seen.lowest, reward), jnp.maximum(seen.highest, reward)
     between = (reward > seen.lowest) & (reward < seen.highest)
     moved = (lowest < seen.lowest) | (highest > seen.highest)
@@ -75,6 +81,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
         arrival_rewards=_scatter(
             seen.arrival_rewards, seen.arrival, at_arrival, reward, noise_odds[1]
         ),
+        both_rewards=_scatter_both(seen, transition, both_odds),
         log_spread=seen.log_spread + fits,
         origins=seen.origins + origins,
         profiled=profiled,
@@ -106,13 +113,26 @@ def _scatter(
     reward: Float[Array, ""],
     odds: Float[Array, ""],
 ) -> Rewards:
-    """Sum of squares around the index's own mean after one more reward (Welford 1962)."""
-    visits, total = (tally.visits * where).sum(), (tally.reward * where).sum()
-    before = total / jnp.maximum(visits, 1.0)
-    now = (total + reward) / (visits + 1.0)
-    again = visits > 0
-    change = jnp.where(again, jnp.maximum((reward - before) * (reward - now), 0.0), 0.0)
+    """Sum of squares around the index's own mean after one more reward."""
+    change = _change((tally.visits * where).sum(), (tally.reward * where).sum(), reward)
     return Rewards(rewards.within + where * change, _add_odds(rewards.odds, odds))
+
+
+def _scatter_both(
+    seen: Evidence, transition: Transition, odds: tuple[Float[Array, ""], Float[Array, ""]]
+) -> Both:
+    visits, total = after.paid(seen.successors, transition)
+    within, repeats, *before = seen.both_rewards
+    change = _change(visits, total, transition.reward)
+    return Both(within + change, repeats + (visits > 0), *map(_add_odds, before, odds))
+
+
+def _change(
+    visits: Float[Array, ""], total: Float[Array, ""], reward: Float[Array, ""]
+) -> Float[Array, ""]:
+    """What one more reward adds to the sum of squares around their mean (Welford 1962)."""
+    before, now = total / jnp.maximum(visits, 1.0), (total + reward) / (visits + 1.0)
+    return jnp.where(visits > 0, jnp.maximum((reward - before) * (reward - now), 0.0), 0.0)
 
 
 def _judge_successor(
@@ -194,15 +214,16 @@ def _judge_reward(
     prior: Hyperprior,
     here: _Index,
     there: _Index,
-    reward: Float[Array, ""],
-) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
+    transition: Transition,
+) -> tuple[Float[Array, ""], _Two, _Two]:
     """Judge how each hypothesis foresaw a reward (normal predictive densities).
 
     Returns:
-        Log-odds of arrival against pair, and what this reward adds to those of a noise for each index
-        against one for all: for pairs, and for arrivals.
+        Log-odds of arrival against pair; what this reward adds to those of a noise for each index
+        against one for all, for pairs and for arrivals; and what it adds to those of pairs with arrivals
+        against pairs alone, and of arrivals with pairs against arrivals alone.
     """
-    unit = reward_unit(seen, prior)
+    reward, unit = transition.reward, reward_unit(seen, prior)
 
     def fit(
         means: Means, found: Noises, index: _Index
@@ -216,17 +237,74 @@ def _judge_reward(
     def found(tally: Tally, rewards: Rewards, many: RewardPrior, two: RewardPrior) -> Noises:
         return noises(tally, rewards, reward_prior_of(seen, many, two), unit)
 
+    means = pair_means(seen, prior, unit)
     pair, pair_noise = fit(
-        pair_means(seen, prior, unit),
+        means,
         found(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two),
         here,
     )
+    landing = arrival_means(seen, prior, unit)
     arrival, arrival_noise = fit(
-        arrival_means(seen, prior, unit),
+        landing,
         found(seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two),
         there,
     )
-    return _add_odds(seen.reward_odds, arrival - pair), (pair_noise, arrival_noise)
+    at_pair = Means(*(part[here] if part.ndim else part for part in means))
+    both = _together(seen, prior, at_pair, transition)
+    more = added(seen, prior, landing.mean, unit)
+    variance = landing.variance[there] + more.variance[here] + more.noise
+    with_pair = _density(reward, landing.mean[there] + more.mean[here], variance, unit)
+    # With two values there is little to refine, and no way to tell it from a lucky win.
+    both, with_pair = jnp.where(seen.binary, pair, both), jnp.where(seen.binary, arrival, with_pair)
+    odds = seen.both_rewards
+    of_arrival = _either(arrival, with_pair, odds.added_odds)
+    change = of_arrival - _either(pair, both, odds.odds)
+    refined = (both - pair, with_pair - arrival)
+    return _add_odds(seen.reward_odds, change), (pair_noise, arrival_noise), refined
+
+
+def _density(
+    reward: Float[Array, ""], mean: Float[Array, ""], variance: Float[Array, ""], unit: Array
+) -> Float[Array, ""]:
+    """Logarithm of a normal predictive density, up to a constant."""
+    chance = variance + 1e-4 * unit**2
+    return -0.5 * (jnp.log(chance) + jnp.square(reward - mean) / chance)
+
+
+def _either(
+    alone: Float[Array, ""], refined: Float[Array, ""], odds: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Log-density of an explanation of which it is open whether it holds alone or refined."""
+    odds = odds + _REFINED
+    return jnp.logaddexp(jax.nn.log_sigmoid(-odds) + alone, jax.nn.log_sigmoid(odds) + refined)
+
+
+def _together(
+    seen: Evidence, prior: Hyperprior, pair: Means, transition: Transition
+) -> Float[Array, ""]:
+    """Log-density of a reward whose mean depends on its pair and on where that led.
+
+    Such means vary around that of their pair, by as much of its noise as is not theirs. Whoever stays in a
+    loop meets few pairs, of which arrivals tell more than their means do.
+
+    Args:
+        seen: before the transition.
+        prior: of everything.
+        pair: what is known of its rewards.
+        transition: the reward and how it came about.
+    """
+    unit = reward_unit(seen, prior)
+    before = reward_prior_of(seen, prior.pair, prior.pair_two)
+    total = before.noise_weight * before.noise * unit**2 + seen.both_rewards.within
+    noise = total / (before.noise_weight + seen.both_rewards.repeats)
+    between = jnp.maximum(pair.noise - noise, 0.0) + 1e-6 * unit**2
+    visits, paid = after.paid(seen.successors, transition)
+    strength = noise / between
+    weight = visits + strength
+    mean = (paid + strength * pair.mean) / weight
+    left = strength / weight
+    variance = noise + left * between + left**2 * pair.variance
+    return _density(transition.reward, mean, variance, unit)
 
 
 def _add_odds(odds: Float[Array, ""], change: Float[Array, ""]) -> Float[Array, ""]:

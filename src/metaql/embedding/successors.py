@@ -20,6 +20,8 @@ class Dense(NamedTuple):
     """Counts of every successor."""
 
     counts: Float[Array, "S A S"]
+    reward: Float[Array, "S A S"]
+    """Sum of rewards on the way there."""
 
 
 class Sparse(NamedTuple):
@@ -28,6 +30,8 @@ class Sparse(NamedTuple):
     onto: Int[Array, "S A K"]
     """The successor in each slot."""
     counts: Float[Array, "S A K"]
+    reward: Float[Array, "S A K"]
+    """Sum of rewards on the way there."""
 
 
 Successors: TypeAlias = Dense | Sparse
@@ -36,9 +40,10 @@ Successors: TypeAlias = Dense | Sparse
 def no_successors(num_states: int, num_actions: int, slots: int | None) -> Successors:
     """Nothing seen yet; ``slots`` per pair, or None for the dense layout."""
     if slots is None:
-        return Dense(jnp.zeros((num_states, num_actions, num_states)))
+        none = jnp.zeros((num_states, num_actions, num_states))
+        return Dense(none, none)
     shape = (num_states, num_actions, slots)
-    return Sparse(jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
+    return Sparse(jnp.zeros(shape, jnp.int32), jnp.zeros(shape), jnp.zeros(shape))
 
 
 def add(successors: Successors, transition: Transition) -> Successors:
@@ -52,13 +57,15 @@ def add(successors: Successors, transition: Transition) -> Successors:
         # One-hot sums: a scatter copies its buffer inside a compiled loop on CPU.
         num_states, num_actions, _ = successors.counts.shape
         pair = jax.nn.one_hot(state, num_states)[:, None] * jax.nn.one_hot(action, num_actions)
-        return Dense(successors.counts + pair[..., None] * jax.nn.one_hot(onto, num_states))
+        here = pair[..., None] * jax.nn.one_hot(onto, num_states)
+        return Dense(successors.counts + here, successors.reward + here * transition.reward)
     held = successors.counts[state, action] > 0
     known = held & (successors.onto[state, action] == onto)
     slot = jnp.where(known.any(), jnp.argmax(known), held.sum())
     return Sparse(
         successors.onto.at[state, action, slot].set(onto, mode="drop"),
         successors.counts.at[state, action, slot].add(1.0, mode="drop"),
+        successors.reward.at[state, action, slot].add(transition.reward, mode="drop"),
     )
 
 
@@ -71,6 +78,13 @@ def expectation(
     return (values[:, successors.onto] * weights).sum(-1)
 
 
+def along(successors: Successors, values: Float[Array, " S"]) -> Float[Array, "S A K"]:
+    """The value of every successor, in the layout of the counts."""
+    if isinstance(successors, Dense):
+        return jnp.broadcast_to(values, successors.counts.shape)
+    return values[successors.onto]
+
+
 def seen(successors: Successors, state: Int[Array, ""], onto: Int[Array, ""]) -> Float[Array, " A"]:
     """N(state, a, onto) of every action."""
     if isinstance(successors, Dense):
@@ -78,18 +92,20 @@ def seen(successors: Successors, state: Int[Array, ""], onto: Int[Array, ""]) ->
     return (successors.counts[state] * (successors.onto[state] == onto)).sum(-1)
 
 
+def paid(
+    successors: Successors, transition: Transition
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """How often this pair has led to this state, and the sum of rewards on the way."""
+    here = (transition.state, transition.action)
+    counts, reward = successors.counts[here], successors.reward[here]
+    if isinstance(successors, Dense):
+        return counts[transition.next_state], reward[transition.next_state]
+    at = successors.onto[here] == transition.next_state
+    return (counts * at).sum(), (reward * at).sum()
+
+
 def is_full(successors: Successors) -> Bool[Array, ""]:
     """Whether some pair has no free slot for a successor it has not shown yet."""
     if isinstance(successors, Dense):
         return jnp.zeros((), bool)
     return (successors.counts[..., -1] > 0).any()
-
-
-def widen(successors: Successors, num_states: int, slots: int | None) -> Successors:
-    """The same counts with room for more states and successors (``slots``: sparse only)."""
-    counts = successors.counts
-    more = num_states - counts.shape[0]
-    if isinstance(successors, Dense):
-        return Dense(jnp.pad(counts, ((0, more), (0, 0), (0, more))))
-    room = ((0, more), (0, 0), (0, (slots or counts.shape[2]) - counts.shape[2]))
-    return Sparse(jnp.pad(successors.onto, room), jnp.pad(counts, room))

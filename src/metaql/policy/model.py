@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from metaql.embedding.added import Added, added
 from metaql.embedding.evidence import (
     Evidence,
     Means,
@@ -104,13 +105,14 @@ def posterior(
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
+    more = added(seen, prior, arrival.mean, unit)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
     arrival_ends = end_rates(seen.arrival, prior.arrival_ends, seen.log_arrival_ends)
     return Model(
         successors=seen.successors,
         visits=seen.pair.visits,
-        reward=_share(pair, 1.0 - by_arrival),
+        reward=_with_added(_share(pair, 1.0 - by_arrival), by_arrival, more),
         landing=_share(arrival, by_arrival),
         onward=_going_on(arrival_ends, ends_by_arrival),
         stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
@@ -151,6 +153,16 @@ def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
 def _share(means: Means, probability: Float[Array, ""]) -> Moments:
     """The part of rewards that this explanation has, where it is open which one holds."""
     return Moments(*(probability * part for part in means[:4]))
+
+
+def _with_added(pair: Moments, by_arrival: Float[Array, ""], more: Added) -> Moments:
+    """The same, with what pairs add to what arrivals explain."""
+    return Moments(
+        pair.mean + by_arrival * more.mean,
+        pair.variance + by_arrival * more.variance,
+        pair.fresh_mean,
+        pair.fresh_variance + by_arrival * more.fresh_variance,
+    )
 
 
 def _going_on(ends: Rates, probability: Float[Array, ""]) -> Moments:
