@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -21,10 +22,11 @@ from _common import say
 
 from metaql.embedding.hyperprior import Hyperprior
 from metaql.meta.calibrate import fit_calibration
-from metaql.meta.finite_agent import MANY_STATES, ONE_STATE, FiniteAgent
+from metaql.meta.finite_agent import MANY_STATES, ONE_STATE, FiniteAgent, load_finite
 from metaql.meta.finite_train import Course, FiniteTrainConfig, train_finite
 from metaql.policy.curiosity import Curiosity
 from metaql.policy.finiteq import FiniteQ
+from metaql.policy.uncertainty import Calibration
 from metaql.tasks.families import Bandit, Chain, RandomMDP, Worlds
 
 BERNOULLI = [
@@ -92,7 +94,6 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
     """Every kind of task of one agent, then its intervals."""
     priors: dict[str, Hyperprior] = {}
     curiosities: dict[str, Curiosity] = {}
-    learners: list[tuple[FiniteQ, Course]] = []
     for kind, (courses, config) in RECIPES[name].items():
 
         def tell(stage: str, done: float, score: float, kind: str = kind) -> None:
@@ -103,23 +104,7 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
         priors[kind], curiosities[kind] = train_finite(
             courses, config, seed=seed, folder=folder, on_progress=tell
         )
-        for course in courses:
-            learner = FiniteQ(priors[kind], curiosities[kind], slots=course.slots)
-            learners.append((learner, course))
-    jax.clear_caches()
-    say("fitting intervals")
-    key_tasks, key_lives = jax.random.split(jax.random.key(seed + 1))
-    batches = [
-        course.family.tasks(jax.random.fold_in(key_tasks, index), CALIBRATED, "train")
-        for index, (_, course) in enumerate(learners)
-    ]
-    calibration = fit_calibration(
-        [learner for learner, _ in learners],
-        batches,
-        key_lives,
-        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for _, course in learners],
-        episodes=[course.episodes for _, course in learners],
-    )
+    calibration = intervals(name, seed, priors, curiosities)
     card = {
         "seed": seed,
         "recipe": f"python benchmarks/train_finite.py {name} --seed {seed}",
@@ -137,6 +122,38 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
         family_name=name,
         card=card,
     )
+
+
+def intervals(
+    name: str, seed: int, priors: Mapping[str, Hyperprior], curiosities: Mapping[str, Curiosity]
+) -> Calibration:
+    """Fit them on train tasks of every course."""
+    jax.clear_caches()
+    say("fitting intervals")
+    learners = [
+        (FiniteQ(priors[kind], curiosities[kind], slots=course.slots), course)
+        for kind, (courses, _) in RECIPES[name].items()
+        for course in courses
+    ]
+    key_tasks, key_lives = jax.random.split(jax.random.key(seed + 1))
+    batches = [
+        course.family.tasks(jax.random.fold_in(key_tasks, index), CALIBRATED, "train")
+        for index, (_, course) in enumerate(learners)
+    ]
+    return fit_calibration(
+        [learner for learner, _ in learners],
+        batches,
+        key_lives,
+        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for _, course in learners],
+        episodes=[course.episodes for _, course in learners],
+    )
+
+
+def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
+    """A trained agent with intervals fitted anew: what they are made of may have changed."""
+    agent = load_finite(folder)
+    calibration = intervals(name, seed, agent.priors, agent.curiosities)
+    return dataclasses.replace(agent, calibration=calibration)
 
 
 def _described(course: Course) -> dict[str, object]:
@@ -160,9 +177,15 @@ def main() -> None:
     parser.add_argument("agent", choices=sorted(RECIPES))
     parser.add_argument("--out", type=Path, required=True, help="folder for the agent")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--intervals-of", type=Path, help="folder of a trained agent: fit its intervals alone, anew"
+    )
     parser.add_argument("--state", type=Path, default=Path("runs/train_finite"))
     options = parser.parse_args()
-    agent = train(options.agent, options.seed, options.state)
+    if options.intervals_of:
+        agent = refitted(options.agent, options.seed, options.intervals_of)
+    else:
+        agent = train(options.agent, options.seed, options.state)
     agent.save(options.out)
     say(f"Saved {agent} to {options.out}.")
 

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.embedding.added import added
 from metaql.embedding.evidence import arrival_means, no_evidence, reward_unit
 from metaql.embedding.hyperprior import broad
 from metaql.embedding.judging import observe
@@ -50,8 +49,7 @@ def gather(steps, reward, slots=None):
 
 def adding(seen):
     unit = reward_unit(seen, broad())
-    landing = arrival_means(seen, broad(), unit).mean
-    return landing, added(seen, broad(), landing, unit), float(unit)
+    return arrival_means(seen, broad(), unit).mean, seen.added, float(unit)
 
 
 def by_both(s, a, z):

@@ -151,6 +151,15 @@ def test_beliefs_are_of_the_states_met(adapted):
     np.testing.assert_allclose(adapted.q_table()[beliefs.states - 5], beliefs.mean)
 
 
+def test_what_judges_is_compiled_while_it_lives(agent, maze):
+    programs = finite_adapt._judging
+    programs.cache_clear()
+    adapted = agent.adapt(maze(successors=1), episodes=4)
+    assert programs.cache_info().misses == 1
+    adapted.beliefs()
+    assert programs.cache_info().misses == 1
+
+
 def test_predict_is_greedy_on_what_is_believed_also_where_never_met(adapted, maze):
     table = adapted.q_table()
     assert table.shape == (12, 2)

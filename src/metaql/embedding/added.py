@@ -7,40 +7,24 @@ more the more there are of them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from metaql.embedding import successors as after
-from metaql.embedding.evidence import Evidence, reward_prior_of
+from metaql.embedding.evidence import Added, Evidence, arrival_means, reward_prior_of, reward_unit
 from metaql.embedding.hyperprior import Hyperprior
 
 _TINY = 1e-6
 
 
-class Added(NamedTuple):
-    """Posterior of what every pair adds."""
-
-    mean: Float[Array, "S A"]
-    variance: Float[Array, "S A"]
-    fresh_variance: Float[Array, ""]
-    """Of a pair never tried, which adds nothing on average."""
-    noise: Float[Array, ""]
-    """Variance of one reward around the sum of both."""
-
-
-def added(
-    seen: Evidence, prior: Hyperprior, landing: Float[Array, " S"], unit: Float[Array, ""]
-) -> Added:
+def added(seen: Evidence, prior: Hyperprior) -> Added:
     """Normal-normal, the variances estimated along (empirical Bayes); nothing while rewards have two values.
 
     Args:
-        seen: what was seen.
-        prior: for the noise.
-        landing: mean reward of arriving in every state.
-        unit: of reward.
+        seen: what was seen; what it says of this already is not looked at.
+        prior: of arrivals, and of noise.
     """
+    unit = reward_unit(seen, prior)
+    landing = arrival_means(seen, prior, unit).mean
     counts, paid = seen.successors.counts, seen.successors.reward
     visits = counts.sum(-1)
     some = jnp.maximum(visits, 1.0)

@@ -63,6 +63,17 @@ class Both(NamedTuple):
     """Log-odds of pairs adding something to arrivals against arrivals alone."""
 
 
+class Added(NamedTuple):
+    """Posterior of what every pair adds to the rewards of arrivals; see `metaql.embedding.added`."""
+
+    mean: Float[Array, "S A"]
+    variance: Float[Array, "S A"]
+    fresh_variance: Float[Array, ""]
+    """Of a pair never tried, which adds nothing on average."""
+    noise: Float[Array, ""]
+    """Variance of one reward around the sum of both."""
+
+
 class Evidence(NamedTuple):
     """What was seen in one task."""
 
@@ -75,6 +86,7 @@ class Evidence(NamedTuple):
     pair_rewards: Rewards
     arrival_rewards: Rewards
     both_rewards: Both
+    added: Added
     log_spread: Float[Array, "B G"]
     """Log-likelihood of the successors seen under each of `BASES` and `SPREADS`."""
     origins: Float[Array, " 4"]
@@ -149,6 +161,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         pair_rewards=Rewards(pair, zero),
         arrival_rewards=Rewards(state, zero),
         both_rewards=Both(zero, zero, zero, zero),
+        added=Added(pair, pair, zero, zero),
         log_spread=jnp.zeros((len(BASES), len(SPREADS))),
         origins=jnp.zeros(4),
         profiled=None if slots is None else no_profiles(num_states, num_actions),

@@ -72,7 +72,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     binary = seen.binary & ~between & ~(had_two & moved)
     highs = (pair.reward.sum() - lowest * (seen.steps + 1.0)) / (highest - lowest)
     twice = (highs > 1.5) & (seen.steps + 1.0 - highs > 1.5)  # never, while there is one value
-    return Evidence(
+    now = Evidence(
         successors=successors,
         pair=pair,
         arrival=_count(seen.arrival, at_arrival, reward, ended),
@@ -82,6 +82,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
             seen.arrival_rewards, seen.arrival, at_arrival, reward, noise_odds[1]
         ),
         both_rewards=_scatter_both(seen, transition, both_odds),
+        added=seen.added,
         log_spread=seen.log_spread + fits,
         origins=seen.origins + origins,
         profiled=profiled,
@@ -98,6 +99,7 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
         told_two=seen.told_two | (binary & twice),
         steps=seen.steps + 1.0,
     )
+    return now._replace(added=added(now, prior))
 
 
 def _count(
@@ -251,7 +253,7 @@ def _judge_reward(
     )
     at_pair = Means(*(part[here] if part.ndim else part for part in means))
     both = _together(seen, prior, at_pair, transition)
-    more = added(seen, prior, landing.mean, unit)
+    more = seen.added
     variance = landing.variance[there] + more.variance[here] + more.noise
     with_pair = _density(reward, landing.mean[there] + more.mean[here], variance, unit)
     # With two values there is little to refine, and no way to tell it from a lucky win.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -78,13 +79,27 @@ def _compiled(of_learner: Form, small: bool) -> Callable[..., tuple[Knowledge, I
 
 
 @functools.cache
-def _judging(small: bool) -> Callable[..., Judgement]:
-    return jax.jit(judge, compiler_options=compile_options(small))
+def _aside() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="metaql-compile")
+
+
+@functools.lru_cache(maxsize=32)
+def _judging(of_learner: Form, of_memory: Form) -> Future[Callable[..., Judgement]]:
+    """`judge` for learners and memories of these forms; it is compiled while the caller goes on."""
+    learner, memory = (form.structure.unflatten(form.leaves) for form in (of_learner, of_memory))
+    calibration = jax.eval_shape(Calibration)
+
+    def compiled() -> Callable[..., Judgement]:
+        program = jax.jit(judge, compiler_options=compile_options(is_small(memory)))
+        return program.lower(learner, memory, calibration).compile()
+
+    return _aside().submit(compiled)
 
 
 def judgement(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judgement:
     """`judge`, compiled, as NumPy arrays."""
-    return jax.device_get(_judging(is_small(memory))(learner, memory, calibration))
+    program = _judging(form_of(learner), form_of(memory)).result()
+    return jax.device_get(program(learner, memory, calibration))
 
 
 class FiniteCompanion:
@@ -121,6 +136,8 @@ class FiniteCompanion:
             horizon=host.horizon,
             episodes=episodes,
         )
+        if self.rows.capacity == host.num_states:
+            _judging(form, form_of(self.memory))  # This memory hardly grows, and will be judged.
         self.diary = Diary()
         self._full = False
 

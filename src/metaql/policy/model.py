@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from metaql.embedding.added import Added, added
 from metaql.embedding.evidence import (
+    Added,
     Evidence,
     Means,
     Outcomes,
@@ -105,14 +105,13 @@ def posterior(
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
-    more = added(seen, prior, arrival.mean, unit)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
     arrival_ends = end_rates(seen.arrival, prior.arrival_ends, seen.log_arrival_ends)
     return Model(
         successors=seen.successors,
         visits=seen.pair.visits,
-        reward=_with_added(_share(pair, 1.0 - by_arrival), by_arrival, more),
+        reward=_with_added(_share(pair, 1.0 - by_arrival), by_arrival, seen.added),
         landing=_share(arrival, by_arrival),
         onward=_going_on(arrival_ends, ends_by_arrival),
         stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
