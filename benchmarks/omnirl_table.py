@@ -11,7 +11,7 @@ Protocol, fixed beforehand:
   (compared after rounding to one decimal, as the bars are given).
 - Lakes and the cliff are one task for all lifetimes; DarkRooms have a goal per lifetime, Garnet and
   AnyMDP tasks are drawn one per lifetime, with seeds no training uses.
-- Nobody gave Garnet a budget: its rows have AnyMDP's, and about three times as many steps (*longer*).
+- Nobody gave Garnet a budget: its rows have AnyMDP's.
 - Rules as in OmniRL's published code (``airs-cuhk/airsoul``) where it has them; see ``_tasks.py``: lakes
   and the cliff end after 200 steps, a fall from the cliff ends the episode, DarkRooms have four moves,
   random starts and -0.01 a step.
@@ -79,12 +79,6 @@ ROWS = {
     "Garnet(16, 5, 2)": Row(lambda n, seed: garnets(16, n, seed=seed), 98.0, steps(2_000), 500, 64),
     "Garnet(64, 5, 2)": Row(
         lambda n, seed: garnets(64, n, seed=seed), 98.0, steps(7_700), 1_500, 32
-    ),
-    "Garnet(16, 5, 2), longer": Row(
-        lambda n, seed: garnets(16, n, seed=seed), 98.0, steps(6_000), 1_500, 64
-    ),
-    "Garnet(64, 5, 2), longer": Row(
-        lambda n, seed: garnets(64, n, seed=seed), 98.0, steps(24_000), 3_000, 32
     ),
 }
 

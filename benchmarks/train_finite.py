@@ -5,6 +5,8 @@
     python benchmarks/train_finite.py bandits --out runs/bandits
     python benchmarks/train_finite.py deceptive --out runs/deceptive
 
+    python benchmarks/train_finite.py finite --intervals-of FOLDER --out FOLDER   # minutes
+
 Two CPU cores, each of the four in under an hour. Training goes on from where it stood when the command
 is repeated (``--state``). Training tasks are of the train split; no published map, grid or table is
 among them: start and goal of `Worlds` lie anywhere and its rewards are continuous.
@@ -153,7 +155,8 @@ def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
     """A trained agent with intervals fitted anew: what they are made of may have changed."""
     agent = load_finite(folder)
     calibration = intervals(name, seed, agent.priors, agent.curiosities)
-    return dataclasses.replace(agent, calibration=calibration)
+    card = {**agent.card, "intervals": f"fitted anew: {name} --intervals-of FOLDER --seed {seed}"}
+    return dataclasses.replace(agent, calibration=calibration, card=card)
 
 
 def _described(course: Course) -> dict[str, object]:
