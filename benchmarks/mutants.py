@@ -642,6 +642,20 @@ MUTANTS = (
         (f"{_ADDED}::test_pairs_that_are_known_pay_what_they_paid_whatever_explains_it",),
     ),
     Mutant(
+        "rewards: arrivals keep what pairs add",
+        "embedding/added.py",
+        "seen.arrival.reward - shift",
+        "seen.arrival.reward - 0.0 * shift",
+        (f"{_ADDED}::test_the_sum_of_two_effects_is_told_apart_and_stays_with_arrivals[1.0]",),
+    ),
+    Mutant(
+        "rewards: what pairs cost is a promise",
+        "policy/model.py",
+        "down = upwards * (more.fresh_variance - more.upward)",
+        "down = 0.0 * upwards * more.upward",
+        (f"{_ADDED}::test_hopes_for_what_is_added_grow_by_what_lies_above_only",),
+    ),
+    Mutant(
         "rewards: of two values, yet refined",
         "embedding/judging.py",
         "jnp.where(seen.binary, pair, both)",

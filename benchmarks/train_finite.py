@@ -154,6 +154,8 @@ def intervals(
 def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
     """A trained agent with intervals fitted anew: what they are made of may have changed."""
     agent = load_finite(folder)
+    if agent.priors.keys() != RECIPES[name].keys():
+        raise SystemExit(f"{folder} knows {sorted(agent.priors)}, not the kinds of task of {name}.")
     calibration = intervals(name, seed, agent.priors, agent.curiosities)
     card = {**agent.card, "intervals": f"fitted anew: {name} --intervals-of FOLDER --seed {seed}"}
     return dataclasses.replace(agent, calibration=calibration, card=card)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.embedding.evidence import arrival_means, no_evidence, reward_unit
+from metaql.embedding.evidence import no_evidence, reward_unit
 from metaql.embedding.hyperprior import broad
 from metaql.embedding.judging import observe
 from metaql.policy.model import posterior
@@ -48,8 +48,7 @@ def gather(steps, reward, slots=None):
 
 
 def adding(seen):
-    unit = reward_unit(seen, broad())
-    return arrival_means(seen, broad(), unit).mean, seen.added, float(unit)
+    return seen.added.landing, seen.added, float(reward_unit(seen, broad()))
 
 
 def by_both(s, a, z):
@@ -96,6 +95,10 @@ def test_sums_of_both_are_those_of_the_steps(slots):
 def test_nothing_is_added_where_arrivals_are_all_there_is():
     _, more, _ = adding(gather(walk(200), lambda s, a, z: WORTH[z]))
     np.testing.assert_allclose(more.mean, 0.0, atol=1e-3)
+    rng = np.random.default_rng(0)
+    _, more, _ = adding(gather(walk(800), lambda s, a, z: WORTH[z] + 0.3 * rng.normal()))
+    assert np.abs(more.mean).max() < 0.02
+    np.testing.assert_allclose(more.noise, 0.09, rtol=0.15)
 
 
 def test_nothing_is_refined_while_rewards_have_two_values():
@@ -106,7 +109,9 @@ def test_nothing_is_refined_while_rewards_have_two_values():
     assert float(seen.both_rewards.odds) == float(seen.both_rewards.added_odds) == 0.0
 
 
-@pytest.mark.parametrize("reward", [by_both, lambda s, a, z: EACH[s, a, z]], ids=["sum", "both"])
+@pytest.mark.parametrize(
+    "reward", [by_both, lambda s, a, z: EACH[s, a, z]], ids=["sum of both", "of its own"]
+)
 @pytest.mark.parametrize("odds", [30.0, -30.0])
 def test_pairs_that_are_known_pay_what_they_paid_whatever_explains_it(reward, odds):
     seen = gather(walk(2_000), reward)
@@ -117,6 +122,38 @@ def test_pairs_that_are_known_pay_what_they_paid_whatever_explains_it(reward, od
         model.reward.mean + foresee(model, hoped.landed[None], hoped.fresh_landed[None])[0][0]
     )
     np.testing.assert_allclose(expected, seen.pair.reward / seen.pair.visits, atol=0.03)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0, -1.0])
+def test_the_sum_of_two_effects_is_told_apart_and_stays_with_arrivals(scale):
+    """Also where everything was met many times, and a mean for each of both together is as good."""
+    seen = gather(walk(1_500), lambda s, a, z: scale * (WORTH[z] + 0.3 * PRICE[s, a]))
+    assert float(seen.reward_odds) > 5
+    assert float(seen.both_rewards.added_odds) > 5
+    landing, more, unit = adding(seen)
+    counts = np.asarray(seen.successors.counts)
+    told = np.asarray(landing) + np.asarray(more.mean)[..., None]
+    truth = scale * (WORTH + 0.3 * PRICE[..., None])
+    np.testing.assert_allclose(told[counts > 0], truth[counts > 0], atol=0.02 * unit)
+    assert float(more.noise) < (0.05 * unit) ** 2
+
+
+def test_hopes_for_what_is_added_grow_by_what_lies_above_only():
+    for extreme, less in ((-9.0, True), (9.0, False)):
+        # All pairs but one pay by arrival, and another was never tried.
+        steps = [step for step in walk(800) if step[:2] != (3, 1)]
+        seen = gather(steps, lambda s, a, z, more=extreme: WORTH[z] + more * ((s, a) == (1, 0)))
+        prior = eqx.tree_at(lambda p: p.reward_odds, broad(), jnp.asarray(30.0))
+        plain, careful = (
+            posterior(seen, prior, SPEC, jnp.zeros(()), share).reward for share in (0.0, 1.0)
+        )
+        assert plain.variance[3, 1] == pytest.approx(float(seen.added.fresh_variance), rel=1e-3)
+        for name in ("variance", "fresh_variance"):
+            before, after = (np.asarray(getattr(part, name)) for part in (plain, careful))
+            before, after = (part[3, 1] if part.ndim else part for part in (before, after))
+            assert (after < 0.5 * before) == less
+        tried = np.asarray(seen.pair.visits) > 0
+        np.testing.assert_array_equal(plain.variance[tried], careful.variance[tried])
 
 
 def test_who_stays_in_a_loop_does_not_take_its_rewards_for_those_of_arrivals():

@@ -49,3 +49,25 @@ def test_full_says_when_the_next_new_successor_would_be_lost():
     assert not after.is_full(filled(None, two))
     lost = filled(2, [*two, (0, 0, 2), (0, 0, 1)])
     np.testing.assert_array_equal(lost.counts[0, 0], [1, 2])
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_rewards_on_the_way_and_what_arrives(slots):
+    steps = [tuple(int(x) for x in step) for step in moves(40)]
+    held = after.no_successors(SIZE, ACTIONS, slots)
+    rng, no, paid = np.random.default_rng(2), jnp.zeros((), bool), np.zeros((SIZE, ACTIONS, SIZE))
+    for s, a, z in steps:
+        paid[s, a, z] += (amount := float(rng.integers(5)))
+        here = (jnp.asarray(s), jnp.asarray(a), jnp.asarray(amount), jnp.asarray(z))
+        held = after.add(held, Transition(*here, no, no))
+    last = Transition(*here, no, no)
+    visits, total = after.paid(held, last)
+    assert (int(visits), float(total)) == (
+        steps.count((s, a, z)),
+        paid[s, a, z],
+    )
+    amounts = jnp.asarray(rng.normal(size=(SIZE, ACTIONS)))
+    counts = np.zeros((SIZE, ACTIONS, SIZE))
+    np.add.at(counts, tuple(np.transpose(steps)), 1.0)
+    want = np.einsum("saz,sa->z", counts, amounts)
+    np.testing.assert_allclose(after.arriving(held, amounts), want, atol=1e-4)

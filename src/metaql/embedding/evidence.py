@@ -70,8 +70,12 @@ class Added(NamedTuple):
     variance: Float[Array, "S A"]
     fresh_variance: Float[Array, ""]
     """Of a pair never tried, which adds nothing on average."""
+    upward: Float[Array, ""]
+    """As `Means.upward`, of what pairs add."""
     noise: Float[Array, ""]
     """Variance of one reward around the sum of both."""
+    landing: Float[Array, " S"]
+    """Mean rewards of arrivals, less what pairs add."""
 
 
 class Evidence(NamedTuple):
@@ -161,7 +165,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         pair_rewards=Rewards(pair, zero),
         arrival_rewards=Rewards(state, zero),
         both_rewards=Both(zero, zero, zero, zero),
-        added=Added(pair, pair, zero, zero),
+        added=Added(pair, pair, zero, zero, zero, state),
         log_spread=jnp.zeros((len(BASES), len(SPREADS))),
         origins=jnp.zeros(4),
         profiled=None if slots is None else no_profiles(num_states, num_actions),
@@ -314,6 +318,17 @@ def _reward_means(
     usual = (mean, between + common)
     strengths = (strength, fresh_noise, fresh_strength)
     return Means(posterior, variance, *usual, noise, *strengths, between, upward)
+
+
+def squares_of_both(
+    seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Sum of squares around the mean of pair and arrival together, the prior's included, and its weight."""
+    before = reward_prior_of(seen, prior.pair, prior.pair_two)
+    return (
+        before.noise_weight * before.noise * unit** 2 + seen.both_rewards.within,
+        before.noise_weight,
+    )
 
 
 class Noises(NamedTuple):

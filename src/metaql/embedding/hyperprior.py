@@ -79,7 +79,7 @@ class Hyperprior(eqx.Module):
     pair_ends: EndPrior
     arrival_ends: EndPrior
     reward_odds: Float[Array, ""]
-    """Log-odds that rewards belong to the state arrived in and not to the pair."""
+    """Log-odds that rewards belong to the state arrived in (pairs may add to them) and not to the pair."""
     ends_odds: Float[Array, ""]
     """The same for terminations."""
     unit: Float[Array, ""]

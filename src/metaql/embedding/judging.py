@@ -25,6 +25,7 @@ from metaql.embedding.evidence import (
     pair_means,
     reward_prior_of,
     reward_unit,
+    squares_of_both,
 )
 from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
 from metaql.embedding.profiles import WIDTH, chances, commonness, profile, refresh
@@ -254,8 +255,11 @@ def _judge_reward(
     at_pair = Means(*(part[here] if part.ndim else part for part in means))
     both = _together(seen, prior, at_pair, transition)
     more = seen.added
-    variance = landing.variance[there] + more.variance[here] + more.noise
-    with_pair = _density(reward, landing.mean[there] + more.mean[here], variance, unit)
+    arrived = seen.arrival.visits[there]
+    doubt = jnp.where(arrived > 0, more.noise / jnp.maximum(arrived, 1.0), jnp.inf)
+    doubt = jnp.minimum(doubt, landing.variance[there])
+    variance = doubt + more.variance[here] + more.noise
+    with_pair = _density(reward, more.landing[there] + more.mean[here], variance, unit)
     # With two values there is little to refine, and no way to tell it from a lucky win.
     both, with_pair = jnp.where(seen.binary, pair, both), jnp.where(seen.binary, arrival, with_pair)
     odds = seen.both_rewards
@@ -296,9 +300,8 @@ def _together(
         transition: the reward and how it came about.
     """
     unit = reward_unit(seen, prior)
-    before = reward_prior_of(seen, prior.pair, prior.pair_two)
-    total = before.noise_weight * before.noise * unit**2 + seen.both_rewards.within
-    noise = total / (before.noise_weight + seen.both_rewards.repeats)
+    squares, before = squares_of_both(seen, prior, unit)
+    noise = squares / (before + seen.both_rewards.repeats)
     between = jnp.maximum(pair.noise - noise, 0.0) + 1e-6 * unit**2
     visits, paid = after.paid(seen.successors, transition)
     strength = noise / between

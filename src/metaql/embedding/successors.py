@@ -85,6 +85,14 @@ def along(successors: Successors, values: Float[Array, " S"]) -> Float[Array, "S
     return values[successors.onto]
 
 
+def arriving(successors: Successors, amounts: Float[Array, "S A"]) -> Float[Array, " S"]:
+    """Sum of an amount of every pair over all transitions that arrived in each state."""
+    each = successors.counts * amounts[..., None]
+    if isinstance(successors, Dense):
+        return each.sum((0, 1))
+    return jnp.zeros(each.shape[0]).at[successors.onto].add(each)
+
+
 def seen(successors: Successors, state: Int[Array, ""], onto: Int[Array, ""]) -> Float[Array, " A"]:
     """N(state, a, onto) of every action."""
     if isinstance(successors, Dense):

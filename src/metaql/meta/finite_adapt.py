@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -78,28 +80,64 @@ def _compiled(of_learner: Form, small: bool) -> Callable[..., tuple[Knowledge, I
     return jax.jit(packed_live, donate_argnames="memory", compiler_options=compile_options(small))
 
 
+_Judging: TypeAlias = Callable[..., Judgement]
+_SETTINGS: Any = jax.config
+
+
+@functools.cache
+def _judging(small: bool) -> _Judging:
+    return jax.jit(judge, compiler_options=compile_options(small))
+
+
 @functools.cache
 def _aside() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="metaql-compile")
 
 
-@functools.lru_cache(maxsize=32)
-def _judging(of_learner: Form, of_memory: Form) -> Future[Callable[..., Judgement]]:
-    """`judge` for learners and memories of these forms; it is compiled while the caller goes on."""
+_AHEAD: dict[tuple[Form, Form], Future[_Judging]] = {}
+"""`judge` for learners and memories of these forms, done or under way."""
+
+
+def _forget() -> None:
+    """In a forked process, which has no such thread."""
+    _AHEAD.clear()
+    _aside.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _prepare_to_judge(of_learner: Form, of_memory: Form) -> None:
+    """Compile `judge` for these forms while the caller goes on."""
+    # What is set for one thread alone does not hold in another.
+    if _SETTINGS.jax_disable_jit or _SETTINGS.jax_default_device is not None:
+        return
     learner, memory = (form.structure.unflatten(form.leaves) for form in (of_learner, of_memory))
     calibration = jax.eval_shape(Calibration)
 
-    def compiled() -> Callable[..., Judgement]:
-        program = jax.jit(judge, compiler_options=compile_options(is_small(memory)))
-        return program.lower(learner, memory, calibration).compile()
+    def compiled() -> _Judging:
+        return _judging(is_small(memory)).lower(learner, memory, calibration).compile()  # pyright: ignore[reportFunctionMemberAccess]
 
-    return _aside().submit(compiled)
+    if (of_learner, of_memory) not in _AHEAD:
+        with contextlib.suppress(RuntimeError):  # the interpreter is about to end
+            _AHEAD[of_learner, of_memory] = _aside().submit(compiled)
+
+
+def _ready(learner: FiniteQ, memory: Knowledge) -> _Judging:
+    """`judge`, as it was prepared; or else to be compiled now."""
+    place = (form_of(learner), form_of(memory))
+    if place in _AHEAD and not _SETTINGS.jax_disable_jit:
+        try:
+            return _AHEAD[place].result()
+        except Exception:  # for want of memory, say: whoever asks again may have more luck
+            del _AHEAD[place]
+    return _judging(is_small(memory))
 
 
 def judgement(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judgement:
     """`judge`, compiled, as NumPy arrays."""
-    program = _judging(form_of(learner), form_of(memory)).result()
-    return jax.device_get(program(learner, memory, calibration))
+    return jax.device_get(_ready(learner, memory)(learner, memory, calibration))
 
 
 class FiniteCompanion:
@@ -137,7 +175,8 @@ class FiniteCompanion:
             episodes=episodes,
         )
         if self.rows.capacity == host.num_states:
-            _judging(form, form_of(self.memory))  # This memory hardly grows, and will be judged.
+            # No more rows, and seldom more slots: it will most likely be judged as it is.
+            _prepare_to_judge(form, form_of(self.memory))
         self.diary = Diary()
         self._full = False
 

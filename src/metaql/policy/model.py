@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metaql.embedding.evidence import (
-    Added,
     Evidence,
     Means,
     Outcomes,
@@ -57,7 +56,7 @@ class Model(NamedTuple):
     successors: Successors
     visits: Float[Array, "S A"]
     reward: Moments
-    """Of the part of rewards that pairs explain, ``[S, A]``."""
+    """Of the part of rewards that pairs explain, or add to that of arrivals, ``[S, A]``."""
     landing: Moments
     """Of the part that arrivals explain, ``[S]``."""
     onward: Moments
@@ -105,14 +104,15 @@ def posterior(
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
+    landing = jnp.where(seen.steps > 0, seen.added.landing, arrival.mean)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
     arrival_ends = end_rates(seen.arrival, prior.arrival_ends, seen.log_arrival_ends)
     return Model(
         successors=seen.successors,
         visits=seen.pair.visits,
-        reward=_with_added(_share(pair, 1.0 - by_arrival), by_arrival, seen.added),
-        landing=_share(arrival, by_arrival),
+        reward=_with_added(_share(pair, 1.0 - by_arrival), by_arrival, seen, upwards),
+        landing=_share(arrival._replace(mean=landing), by_arrival),
         onward=_going_on(arrival_ends, ends_by_arrival),
         stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
         bounds=bounds_of(seen, prior),
@@ -154,13 +154,22 @@ def _share(means: Means, probability: Float[Array, ""]) -> Moments:
     return Moments(*(probability * part for part in means[:4]))
 
 
-def _with_added(pair: Moments, by_arrival: Float[Array, ""], more: Added) -> Moments:
-    """The same, with what pairs add to what arrivals explain."""
+def _with_added(
+    pair: Moments, by_arrival: Float[Array, ""], seen: Evidence, upwards: Float[Array, ""] | float
+) -> Moments:
+    """The same, with what pairs add to what arrivals explain.
+
+    How much that is their own rewards decide, by shrinkage: the odds that they add anything (`Both`) tell
+    arrivals from pairs only.
+    """
+    more = seen.added
+    down = upwards * (more.fresh_variance - more.upward)
+    variance = jnp.where(seen.pair.visits > 0, more.variance, more.variance - down)
     return Moments(
         pair.mean + by_arrival * more.mean,
-        pair.variance + by_arrival * more.variance,
+        pair.variance + by_arrival * variance,
         pair.fresh_mean,
-        pair.fresh_variance + by_arrival * more.fresh_variance,
+        pair.fresh_variance + by_arrival * (more.fresh_variance - down),
     )
 
 

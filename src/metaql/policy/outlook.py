@@ -4,15 +4,16 @@ One Bellman sweep, with n(s, a) visits and y(s') what arriving in s' is worth:
 
     y(s')   = g r(s') + gamma l(s') V(s')                                   (+ c_s dev y(s'))
     E y     = kept(s, a) mean_n y + (1 - kept(s, a)) E_base y
-    Q(s, a) = (1 - g) r(s, a) + E g r(s') + stay(s, a) (E y - E g r(s'))    (+ c dev Q(s, a))
+    R(s, a) = (1 - g) r(s, a) + g d(s, a)
+    Q(s, a) = R(s, a) + E g r(s') + stay(s, a) (E y - E g r(s'))            (+ c dev Q(s, a))
     V(s)    = max_a Q(s, a)
 
 ``mean_n`` is over the successors counted, ``kept`` the posterior share of n visits against the prior's
 concentration, averaged over its candidates. The base of what was not shown yet is where the action's
 strides lead, or a mixture: any state alike, one that other actions have led to, the state itself, a
 state never met. A state never met has a row of its own: it is like any other in which nothing was tried. g
-is the probability that rewards belong to the state arrived in, l and stay the probabilities of going
-on. The terms in parentheses are what is added for acting: posterior deviations of the one-step target,
+is the probability that rewards belong to the state arrived in, d what the pair adds to them, l and stay the
+probabilities of going on. The terms in parentheses are what is added for acting: posterior deviations of the one-step target,
 times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
 """
 
