@@ -13,8 +13,8 @@ concentration, averaged over its candidates. The base of what was not shown yet 
 strides lead, or a mixture: any state alike, one that other actions have led to, the state itself, a
 state never met. A state never met has a row of its own: it is like any other in which nothing was tried. g
 is the probability that rewards belong to the state arrived in, d what the pair adds to them, l and stay the
-probabilities of going on. The terms in parentheses are what is added for acting: posterior deviations of the one-step target,
-times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
+probabilities of going on. The terms in parentheses are what is added for acting: posterior deviations of the
+one-step target, times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
 """
 
 from __future__ import annotations
