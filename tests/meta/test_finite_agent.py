@@ -157,9 +157,9 @@ def test_what_judges_is_compiled_while_it_lives(agent, maze, monkeypatch):
     programs.clear()
     adapted = agent.adapt(maze(successors=1), episodes=4)
     (ahead,) = programs.values()
+    assert callable(ahead.result())
     monkeypatch.setattr(finite_adapt, "_judging", None)  # what is not prepared cannot be compiled
     beliefs = adapted.beliefs()
-    assert ahead.done()
     monkeypatch.undo()
     programs.clear()
     again = judgement(adapted.learner, adapted.memory, adapted.calibration)

@@ -325,10 +325,8 @@ def squares_of_both(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Sum of squares around the mean of pair and arrival together, the prior's included, and its weight."""
     before = reward_prior_of(seen, prior.pair, prior.pair_two)
-    return (
-        before.noise_weight * before.noise * unit** 2 + seen.both_rewards.within,
-        before.noise_weight,
-    )
+    weight = before.noise_weight
+    return weight * before.noise * unit**2 + seen.both_rewards.within, weight
 
 
 class Noises(NamedTuple):
