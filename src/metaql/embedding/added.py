@@ -50,9 +50,9 @@ def added(seen: Evidence, prior: Hyperprior) -> Added:
     landing, left = landing + common, left - counts * common
     each = jnp.where(tried, each - common, 0.0)
     apart = jnp.where(counts > 0, left / jnp.maximum(counts, 1.0) - each[..., None], 0.0)
-    squares, weight = squares_of_both(seen, prior, unit)
-    noise = squares + (counts * apart**2).sum()
-    noise = noise / (weight + visits.sum() - tried.sum())
+    of_both, repeats = squares_of_both(seen, prior, unit)
+    noise = of_both + (counts * apart**2).sum()
+    noise = noise / (repeats + visits.sum() - tried.sum())
     usual_weight = reward_prior_of(seen, prior.pair, prior.pair_two).between_weight
 
     def between(squares: Float[Array, "S A"]) -> Float[Array, ""]:

@@ -121,9 +121,7 @@ def _scatter(
     return Rewards(rewards.within + where * change, _add_odds(rewards.odds, odds))
 
 
-def _scatter_both(
-    seen: Evidence, transition: Transition, odds: tuple[Float[Array, ""], Float[Array, ""]]
-) -> Both:
+def _scatter_both(seen: Evidence, transition: Transition, odds: _Two) -> Both:
     visits, total = after.paid(seen.successors, transition)
     within, repeats, *before = seen.both_rewards
     change = _change(visits, total, transition.reward)
@@ -228,13 +226,10 @@ def _judge_reward(
     """
     reward, unit = transition.reward, reward_unit(seen, prior)
 
-    def fit(
-        means: Means, found: Noises, index: _Index
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def fit(means: Means, found: Noises, index: _Index) -> _Two:
         noise = jnp.stack([means.noise[index], found.own[index], found.shared])
-        chances = means.variance[index] + noise + 1e-4 * unit**2
-        surprise = jnp.square(reward - means.mean[index])
-        mixed, apart, shared = -0.5 * (jnp.log(chances) + surprise / chances)
+        variances = means.variance[index] + noise
+        mixed, apart, shared = _density(reward, means.mean[index], variances, unit)
         return mixed, apart - shared
 
     def found(tally: Tally, rewards: Rewards, many: RewardPrior, two: RewardPrior) -> Noises:
@@ -252,14 +247,8 @@ def _judge_reward(
         found(seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two),
         there,
     )
-    at_pair = Means(*(part[here] if part.ndim else part for part in means))
-    both = _together(seen, prior, at_pair, transition)
-    more = seen.added
-    arrived = seen.arrival.visits[there]
-    doubt = jnp.where(arrived > 0, more.noise / jnp.maximum(arrived, 1.0), jnp.inf)
-    doubt = jnp.minimum(doubt, landing.variance[there])
-    variance = doubt + more.variance[here] + more.noise
-    with_pair = _density(reward, more.landing[there] + more.mean[here], variance, unit)
+    both = _together(seen, prior, means, transition)
+    with_pair = _summed(seen, prior, landing, transition)
     # With two values there is little to refine, and no way to tell it from a lucky win.
     both, with_pair = jnp.where(seen.binary, pair, both), jnp.where(seen.binary, arrival, with_pair)
     odds = seen.both_rewards
@@ -270,9 +259,9 @@ def _judge_reward(
 
 
 def _density(
-    reward: Float[Array, ""], mean: Float[Array, ""], variance: Float[Array, ""], unit: Array
-) -> Float[Array, ""]:
-    """Logarithm of a normal predictive density, up to a constant."""
+    reward: Float[Array, ""], mean: Float[Array, ""], variance: Float[Array, "*V"], unit: Array
+) -> Float[Array, "*V"]:
+    """Logarithm of a normal predictive density under each variance, up to a constant."""
     chance = variance + 1e-4 * unit**2
     return -0.5 * (jnp.log(chance) + jnp.square(reward - mean) / chance)
 
@@ -286,7 +275,7 @@ def _either(
 
 
 def _together(
-    seen: Evidence, prior: Hyperprior, pair: Means, transition: Transition
+    seen: Evidence, prior: Hyperprior, pairs: Means, transition: Transition
 ) -> Float[Array, ""]:
     """Log-density of a reward whose mean depends on its pair and on where that led.
 
@@ -296,20 +285,36 @@ def _together(
     Args:
         seen: before the transition.
         prior: of everything.
-        pair: what is known of its rewards.
+        pairs: what is known of their rewards.
         transition: the reward and how it came about.
     """
-    unit = reward_unit(seen, prior)
+    unit, here = reward_unit(seen, prior), (transition.state, transition.action)
     squares, before = squares_of_both(seen, prior, unit)
     noise = squares / (before + seen.both_rewards.repeats)
-    between = jnp.maximum(pair.noise - noise, 0.0) + 1e-6 * unit**2
+    between = jnp.maximum(pairs.noise[here] - noise, 0.0) + 1e-6 * unit**2
     visits, paid = after.paid(seen.successors, transition)
     strength = noise / between
     weight = visits + strength
-    mean = (paid + strength * pair.mean) / weight
+    mean = (paid + strength * pairs.mean[here]) / weight
     left = strength / weight
-    variance = noise + left * between + left**2 * pair.variance
+    variance = noise + left * between + left**2 * pairs.variance[here]
     return _density(transition.reward, mean, variance, unit)
+
+
+def _summed(
+    seen: Evidence, prior: Hyperprior, landing: Means, transition: Transition
+) -> Float[Array, ""]:
+    """Log-density of a reward that is what its arrival pays and what its pair adds.
+
+    What is open of the former is less than arrivals alone leave open: what pairs add is no noise.
+    """
+    here, there = (transition.state, transition.action), transition.next_state
+    more, arrived = seen.added, seen.arrival.visits[there]
+    doubt = jnp.where(arrived > 0, more.noise / jnp.maximum(arrived, 1.0), jnp.inf)
+    doubt = jnp.minimum(doubt, landing.variance[there])
+    mean = more.landing[there] + more.mean[here]
+    variance = doubt + more.variance[here] + more.noise
+    return _density(transition.reward, mean, variance, reward_unit(seen, prior))
 
 
 def _add_odds(odds: Float[Array, ""], change: Float[Array, ""]) -> Float[Array, ""]:
