@@ -58,6 +58,7 @@ BROAD = [
         RandomMDP(36, kind="sparse", horizon=150, rewarded=12), 16, 2400, 8, slots=4, adapted=0.75
     ),
     Course(Chain(), 20, 800, 32, slots=4),
+    Course(Chain(horizon=10), 100, 1000, 24, slots=4),
 ]
 
 

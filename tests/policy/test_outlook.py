@@ -17,10 +17,13 @@ from metaql.policy.finiteq import FiniteQ, untrained
 from metaql.policy.model import Bounds
 from metaql.policy.outlook import (
     LONGEST,
+    Lift,
     _hope,
+    farther,
     flat,
     hopes,
     no_plan,
+    reach,
     sweep,
     task_discount,
 )
@@ -30,6 +33,7 @@ from metaql.tasks.finite import finite_task
 from metaql.types import TaskSpec, Transition
 
 LEARN, UPDATE = eqx.filter_jit(FiniteQ.learn), eqx.filter_jit(FiniteQ.update)
+ACT, AHEAD = eqx.filter_jit(FiniteQ.act), eqx.filter_jit(FiniteQ.ahead)
 REPLAN, BELIEVED = eqx.filter_jit(FiniteQ.replan), eqx.filter_jit(FiniteQ.believed)
 INIT, SWEEP, HOPES = eqx.filter_jit(FiniteQ.init), eqx.filter_jit(sweep), eqx.filter_jit(hopes)
 MODEL, LIFT = eqx.filter_jit(FiniteQ.model), eqx.filter_jit(FiniteQ.lift)
@@ -100,6 +104,46 @@ def test_short_horizons_are_planned_to_the_very_end():
     extra = np.asarray(acting - exact.plan_horizon(exact.model_of(task), 4))
     assert (extra > -0.01).all()  # what is left of optimism only adds
     assert extra.max() < 0.15
+
+
+def test_the_last_steps_of_a_long_episode_are_planned_to_its_very_end():
+    task, learner, memory = watched(50)
+    at = {left: memory.clock._replace(step=jnp.asarray(50.0 - left)) for left in (17, 16, 4)}
+    planned = REPLAN(learner, memory._replace(clock=at[4]))
+    exactly = exact.plan_horizon(exact.model_of(task), 4)
+    extra = np.asarray(planned.closing.q - exactly)
+    assert (extra > -0.01).all()
+    assert extra.max() < 0.15
+    assert np.abs(planned.plan.q - exactly).max() > 0.5  # what the others are planned by
+
+    # What is planned so is what acts, from `SHORT` steps left on.
+    now, then = (jnp.zeros((5, 3)).at[:, best].set(1.0) for best in (0, 2))
+    plans = {"plan": memory.plan._replace(q=now), "closing": memory.closing._replace(q=then)}
+    state = jnp.zeros((), jnp.int32)
+    for left, best in ((17, 0), (16, 2)):
+        made = memory._replace(clock=at[left], **plans)
+        assert int(ACT(learner, jax.random.key(0), made, state).action) == best
+
+
+def test_acting_looks_the_farther_the_more_is_known():
+    spec = random_task(1000).spec(3)
+    found = [float(reach(spec, jnp.asarray(visits))) for visits in (0.0, 4.0, 8.0, 1000.0)]
+    np.testing.assert_allclose(found, [LONGEST, LONGEST, 2 * LONGEST, 5 * LONGEST])
+    assert float(reach(random_task(50).spec(3), jnp.asarray(1000.0))) == 50
+    _, learner, little = watched(1000, visits=2)
+    _, _, much = watched(1000)
+    assert float(AHEAD(learner, little)) == LONGEST
+    assert float(AHEAD(learner, much)) == 5 * LONGEST
+
+
+def test_deviations_add_up_in_their_squares():
+    """Looking four times as far must not hope for four times as much."""
+    lift = Lift(jnp.ones((2, 2)), jnp.ones(2), jnp.ones(()))
+    near, far = (farther(lift, jnp.asarray(steps * LONGEST)) for steps in (0.5, 4.0))
+    np.testing.assert_array_equal(near.pair, lift.pair)
+    for found, before in ((far.pair, lift.pair), (far.arrival, lift.arrival)):
+        np.testing.assert_allclose(found, before / 2.0)
+    assert float(far.fresh) == 1.0
 
 
 def test_discount_stands_for_the_horizon():

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding.embed import Clock
 from metaql.embedding.evidence import (
@@ -31,9 +31,11 @@ from metaql.policy.outlook import (
     SHORT,
     Lift,
     Plan,
+    farther,
     flat,
     hopes,
     no_plan,
+    reach,
     settle,
     sweep,
     task_discount,
@@ -50,6 +52,8 @@ class Knowledge(NamedTuple):
     evidence: Evidence
     plan: Plan
     """Optimistic values, refreshed every step."""
+    closing: Plan
+    """The same for the last steps of a long episode, planned to its very end."""
     clock: Clock
     spec: TaskSpec
 
@@ -57,7 +61,14 @@ class Knowledge(NamedTuple):
 def no_knowledge(spec: TaskSpec, slots: int | None) -> Knowledge:
     """Nothing seen and nothing planned; ``slots`` as in `no_evidence`."""
     zero = jnp.zeros(())
-    return Knowledge(no_evidence(spec, slots), no_plan(spec), Clock(zero, zero), spec)
+    plan = no_plan(spec)
+    return Knowledge(no_evidence(spec, slots), plan, plan, Clock(zero, zero), spec)
+
+
+def is_closing(memory: Knowledge) -> Bool[Array, ""]:
+    """Whether a long episode is so near its end that it is planned to the step."""
+    left = memory.spec.horizon - memory.clock.step
+    return (memory.spec.horizon > SHORT) & (left <= SHORT)
 
 
 class FiniteQ(eqx.Module):
@@ -78,7 +89,8 @@ class FiniteQ(eqx.Module):
     def act(self, key: PRNGKey, memory: Knowledge, state: Int[Array, ""]) -> Decision:
         """Greedy on the optimistic values, ties broken at random."""
         mask = memory.spec.action_mask
-        values = jnp.where(mask, memory.plan.q[state], -jnp.inf)
+        q = jnp.where(is_closing(memory), memory.closing.q[state], memory.plan.q[state])
+        values = jnp.where(mask, q, -jnp.inf)
         noise = jax.random.uniform(key, values.shape)
         close = values >= values.max() - 1e-5 * jnp.abs(values.max())
         action = jnp.argmax(jnp.where(close, noise, -1.0)).astype(jnp.int32)
@@ -107,19 +119,33 @@ class FiniteQ(eqx.Module):
         # Where episodes end by themselves there may be dangers: hopes are more careful.
         careful = 1.0 - learned_share(memory.evidence.arrival.ends.sum())
         model = self.model(memory, careful)
-        hoped = hopes(model, self.lift(memory, model), careful)
-        discount, endless = task_discount(memory.spec)
-        # What comes after the lifetime is worth nothing, and most of it is over in half of what is left.
-        remaining = 1.0 - 1.0 / jnp.maximum(self.outlook(memory)[0] / 2.0, 2.0)
-        discount = jnp.where(endless, jnp.minimum(discount, remaining), discount)
+        ahead, endless = self.ahead(memory), memory.spec.horizon > SHORT
+        hoped = hopes(model, farther(self.lift(memory, model), ahead), careful)
+        discount = jnp.where(endless, 1.0 - 1.0 / ahead, 1.0)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
-        times = jnp.where(endless, self.sweeps, left)
+        usual = jnp.where(endless, self.sweeps, left)
+        times = usual + jnp.where(is_closing(memory), left, 0)
 
-        def once(_: Array, plan: Plan) -> Plan:
-            return sweep(model, hoped, plan, discount, endless)
+        # One loop for both plans: a sweep is compiled once.
+        def once(number: Array, plans: tuple[Plan, Plan]) -> tuple[Plan, Plan]:
+            late = number >= usual
+            before = _either(late, plans[1], plans[0])
+            now = jnp.where(late, 1.0, discount), endless & ~late
+            after = sweep(model, hoped, before, *now)
+            return _either(late, plans[0], after), _either(late, after, plans[1])
 
-        return memory._replace(plan=jax.lax.fori_loop(0, times, once, start))
+        plans = (start, jax.tree.map(jnp.zeros_like, start))
+        plan, closing = jax.lax.fori_loop(0, times, once, plans)
+        return memory._replace(plan=plan, closing=closing)
+
+    def ahead(self, memory: Knowledge) -> Float[Array, ""]:
+        """Steps that plans for acting look ahead, where episodes are long."""
+        seen = memory.evidence
+        visits = seen.steps / jnp.maximum((seen.pair.visits > 0).sum(), 1)
+        # What comes after the lifetime is worth nothing, and most of it is over in half of what is left.
+        remaining = jnp.maximum(self.outlook(memory)[0] / 2.0, 2.0)
+        return jnp.minimum(reach(memory.spec, visits), remaining)
 
     def model(self, memory: Knowledge, upwards: Float[Array, ""] | float = 0.0) -> Model:
         """The posterior over models; ``upwards`` as in `posterior`."""
@@ -180,6 +206,10 @@ class FiniteQ(eqx.Module):
 
         unit = reward_unit(memory.evidence, self.prior)
         return settle(once, memory.plan, memory.spec, unit)
+
+
+def _either(which: Bool[Array, ""], first: Plan, second: Plan) -> Plan:
+    return Plan(*(jnp.where(which, *both) for both in zip(first, second, strict=True)))
 
 
 def untrained() -> FiniteQ:

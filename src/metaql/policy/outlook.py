@@ -34,7 +34,9 @@ from metaql.types import TaskSpec
 LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
 SHORT = 16
-"""Horizons up to this many steps are planned step by step, to the very end."""
+"""Horizons up to this many steps are planned step by step, to the very end; so are others' last steps."""
+_ENOUGH, _FARTHEST = 4.0, 500.0
+"""Visits per pair tried from which on acting looks farther than `LONGEST`, and how far at most."""
 _MOST_SWEEPS = 2_000
 Planned = TypeVar("Planned")
 
@@ -45,6 +47,16 @@ class Lift(NamedTuple):
     pair: Float[Array, "S A"]
     arrival: Float[Array, " S"]
     fresh: Float[Array, ""]
+
+
+def farther(lift: Lift, ahead: Float[Array, ""]) -> Lift:
+    """The same optimism about what was met, for plans that look so many steps ahead.
+
+    Deviations of many steps add up like those of independent numbers, in their squares (O'Donoghue et
+    al. 2018, "The uncertainty Bellman equation and exploration"), and sweeps add them up one by one.
+    """
+    less = jnp.sqrt(LONGEST / jnp.maximum(ahead, LONGEST))
+    return lift._replace(pair=less * lift.pair, arrival=less * lift.arrival)
 
 
 class Plan(NamedTuple):
@@ -283,3 +295,18 @@ def task_discount(spec: TaskSpec) -> tuple[Float[Array, ""], Bool[Array, ""]]:
     endless = horizon > SHORT
     discount = 1.0 - 1.0 / jnp.clip(horizon, 2.0, LONGEST)
     return jnp.where(endless, discount, 1.0), endless
+
+
+def reach(spec: TaskSpec, visits: Float[Array, ""]) -> Float[Array, ""]:
+    """Steps that acting looks ahead; more than `LONGEST` where much is known.
+
+    An estimated model is best planned in with a shorter horizon than the true one, the shorter the
+    less the estimate rests on (Jiang, Kulesza, Singh & Lewis 2015, "The dependence of effective planning
+    horizon on model accuracy").
+
+    Args:
+        spec: of the task.
+        visits: per pair tried, on average.
+    """
+    known = jnp.clip(LONGEST * visits / _ENOUGH, LONGEST, _FARTHEST)
+    return jnp.clip(spec.horizon.astype(jnp.float32), 2.0, known)
