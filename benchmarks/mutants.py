@@ -679,8 +679,8 @@ MUTANTS = (
     Mutant(
         "plans look beyond the lifetime",
         "policy/finiteq.py",
-        "return jnp.minimum(reach(memory.spec, visits), remaining)",
-        "return jnp.maximum(reach(memory.spec, visits), remaining)",
+        "return jnp.minimum(reach(memory.spec, visits), jnp.maximum(remaining, 2.0))",
+        "return jnp.maximum(reach(memory.spec, visits), jnp.maximum(remaining, 2.0))",
         (f"{_OUTLOOK}::test_what_comes_after_the_lifetime_is_worth_nothing",),
     ),
     Mutant(
@@ -700,16 +700,9 @@ MUTANTS = (
     Mutant(
         "plans reach as far in what is hardly known",
         "policy/outlook.py",
-        "known = jnp.clip(LONGEST * visits / _ENOUGH, LONGEST, _FARTHEST)",
+        "known = jnp.clip(LONGEST * (visits / _ENOUGH) ** 2, LONGEST, _FARTHEST)",
         "known = jnp.clip(0.0 * visits + _FARTHEST, LONGEST, _FARTHEST)",
         (f"{_OUTLOOK}::test_acting_looks_the_farther_the_more_is_known",),
-    ),
-    Mutant(
-        "hopes grow with how far plans reach",
-        "policy/outlook.py",
-        "less = jnp.sqrt(LONGEST / jnp.maximum(ahead, LONGEST))",
-        "less = jnp.ones_like(ahead)",
-        (f"{_OUTLOOK}::test_deviations_add_up_in_their_squares",),
     ),
     Mutant(
         "logs: the trace goes on where another action was taken",

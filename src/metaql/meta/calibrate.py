@@ -7,7 +7,9 @@ Quantile regression (Koenker & Bassett 1978, "Regression quantiles"): for each s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import equinox as eqx
@@ -134,13 +136,15 @@ def fit_calibration(
         num_steps: of a lifetime in each batch.
         episodes: that learners are told of.
     """
-    start, seen = Calibration(), []
     keys = jax.random.split(key, len(batches))
-    for learner, tasks, key_batch, steps, number in zip(
-        learners, batches, keys, num_steps, episodes, strict=True
-    ):
-        seen.append(verdicts(learner, start, tasks, key_batch, num_steps=steps, episodes=number))
-    return fit_bounds(seen)
+
+    def one(index: int) -> Verdicts:
+        about = (learners[index], Calibration(), batches[index], keys[index])
+        return verdicts(*about, num_steps=num_steps[index], episodes=episodes[index])
+
+    # A batch keeps one core busy, compiling most of the time.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return fit_bounds(list(pool.map(one, range(len(batches)))))
 
 
 def fit_bounds(seen: Sequence[Verdicts]) -> Calibration:

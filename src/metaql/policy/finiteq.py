@@ -31,7 +31,6 @@ from metaql.policy.outlook import (
     SHORT,
     Lift,
     Plan,
-    farther,
     flat,
     hopes,
     no_plan,
@@ -44,6 +43,8 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 _UNLIMITED = 200.0
 """Steps an episode is expected to take where nothing limits it and none has ended."""
+_SOME = 4.0
+"""Visits per pair tried from which on plans look as far as the lifetime lasts."""
 
 
 class Knowledge(NamedTuple):
@@ -120,7 +121,7 @@ class FiniteQ(eqx.Module):
         careful = 1.0 - learned_share(memory.evidence.arrival.ends.sum())
         model = self.model(memory, careful)
         ahead, endless = self.ahead(memory), memory.spec.horizon > SHORT
-        hoped = hopes(model, farther(self.lift(memory, model), ahead), careful)
+        hoped = hopes(model, self.lift(memory, model), careful)
         discount = jnp.where(endless, 1.0 - 1.0 / ahead, 1.0)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
@@ -143,9 +144,9 @@ class FiniteQ(eqx.Module):
         """Steps that plans for acting look ahead, where episodes are long."""
         seen = memory.evidence
         visits = seen.steps / jnp.maximum((seen.pair.visits > 0).sum(), 1)
-        # What comes after the lifetime is worth nothing, and most of it is over in half of what is left.
-        remaining = jnp.maximum(self.outlook(memory)[0] / 2.0, 2.0)
-        return jnp.minimum(reach(memory.spec, visits), remaining)
+        # What comes after the lifetime is worth nothing. Half of what is left, while little is known.
+        remaining = self.outlook(memory)[0] * jnp.clip(visits / _SOME, 0.5, 1.0)
+        return jnp.minimum(reach(memory.spec, visits), jnp.maximum(remaining, 2.0))
 
     def model(self, memory: Knowledge, upwards: Float[Array, ""] | float = 0.0) -> Model:
         """The posterior over models; ``upwards`` as in `posterior`."""

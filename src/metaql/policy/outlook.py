@@ -35,7 +35,7 @@ LONGEST = 100.0
 """Horizons beyond this many steps are planned with the discount of this one."""
 SHORT = 16
 """Horizons up to this many steps are planned step by step, to the very end; so are others' last steps."""
-_ENOUGH, _FARTHEST = 4.0, 500.0
+_ENOUGH, _FARTHEST = 12.0, 500.0
 """Visits per pair tried from which on acting looks farther than `LONGEST`, and how far at most."""
 _MOST_SWEEPS = 2_000
 Planned = TypeVar("Planned")
@@ -47,16 +47,6 @@ class Lift(NamedTuple):
     pair: Float[Array, "S A"]
     arrival: Float[Array, " S"]
     fresh: Float[Array, ""]
-
-
-def farther(lift: Lift, ahead: Float[Array, ""]) -> Lift:
-    """The same optimism about what was met, for plans that look so many steps ahead.
-
-    Deviations of many steps add up like those of independent numbers, in their squares (O'Donoghue et
-    al. 2018, "The uncertainty Bellman equation and exploration"), and sweeps add them up one by one.
-    """
-    less = jnp.sqrt(LONGEST / jnp.maximum(ahead, LONGEST))
-    return lift._replace(pair=less * lift.pair, arrival=less * lift.arrival)
 
 
 class Plan(NamedTuple):
@@ -308,5 +298,5 @@ def reach(spec: TaskSpec, visits: Float[Array, ""]) -> Float[Array, ""]:
         spec: of the task.
         visits: per pair tried, on average.
     """
-    known = jnp.clip(LONGEST * visits / _ENOUGH, LONGEST, _FARTHEST)
+    known = jnp.clip(LONGEST * (visits / _ENOUGH) ** 2, LONGEST, _FARTHEST)
     return jnp.clip(spec.horizon.astype(jnp.float32), 2.0, known)
