@@ -228,9 +228,8 @@ def test_what_comes_after_the_lifetime_is_worth_nothing():
     np.testing.assert_allclose(found, before, rtol=1e-3)
     _, _, little = watched(50, visits=2)
     spec = spec._replace(steps=little.evidence.steps.astype(jnp.int32) + 8)
-    assert (
-        float(AHEAD(learner, little._replace(spec=spec))) == 4
-    )  # half as far, while little is known
+    # Half as far, while little is known.
+    assert float(AHEAD(learner, little._replace(spec=spec))) == 4
 
 
 def test_values_stay_finite_where_optimism_could_feed_on_itself():

@@ -137,14 +137,15 @@ def fit_calibration(
         episodes: that learners are told of.
     """
     keys = jax.random.split(key, len(batches))
+    cases = list(zip(learners, batches, keys, num_steps, episodes, strict=True))
 
-    def one(index: int) -> Verdicts:
-        about = (learners[index], Calibration(), batches[index], keys[index])
-        return verdicts(*about, num_steps=num_steps[index], episodes=episodes[index])
+    def one(case: tuple[FiniteQ, FiniteTask, PRNGKey, int, int]) -> Verdicts:
+        learner, tasks, key_batch, steps, number = case
+        return verdicts(learner, Calibration(), tasks, key_batch, num_steps=steps, episodes=number)
 
     # A batch keeps one core busy, compiling most of the time.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return fit_bounds(list(pool.map(one, range(len(batches)))))
+        return fit_bounds(list(pool.map(one, cases)))
 
 
 def fit_bounds(seen: Sequence[Verdicts]) -> Calibration:

@@ -147,11 +147,17 @@ def train_finite(
 
         return float(np.mean(list(pool.map(one, range(len(courses))))))
 
-    steps = {"pairs": config.pairs, "spread": config.spread, "rate": config.rate}
     # A course keeps one core busy: side by side they compile and live in half the time.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while state.iteration < config.iterations:
-            state, mean = climb(state, score, **steps, seed=seed)
+            state, mean = climb(
+                state,
+                score,
+                pairs=config.pairs,
+                spread=config.spread,
+                rate=config.rate,
+                seed=seed,
+            )
             _save(folder, prior, state)
             on_progress("exploring", state.iteration / config.iterations, mean)
     return prior, unravel(jnp.asarray(state.average, start.dtype))
