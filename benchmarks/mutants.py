@@ -440,10 +440,24 @@ MUTANTS = (
     ),
     Mutant(
         "exploring: all parts of an action at once or none",
-        "policy/recurrentq.py",
-        "jax.random.uniform(key_whether, values.shape[:-1])",
-        "jax.random.uniform(key_whether)",
+        "qlearning/schedules.py",
+        "jax.random.uniform(key, (*parts, num_actions + 1))",
+        "jax.random.uniform(key, (num_actions + 1,))",
         ("policy/test_recurrentq.py::test_every_part_of_an_action_explores_by_itself",),
+    ),
+    Mutant(
+        "bandits: one arm's repeated value tells two",
+        "embedding/judging.py",
+        "(fewest > 0.5) & (arms > 1)",
+        "(fewest > 0.5) & (arms > 0)",
+        ("embedding/test_evidence.py::test_of_a_bandit_a_value_of_two_arms_tells_two_values",),
+    ),
+    Mutant(
+        "bandits: going anywhere explains what arms pay",
+        "policy/model.py",
+        "probability if seen.met.size > 1 else jnp.zeros(())",
+        "probability",
+        ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_nothing",),
     ),
     Mutant(
         "exploring: all episodes alike",

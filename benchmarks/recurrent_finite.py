@@ -28,19 +28,20 @@ from metaql.tasks.exact import optimal_return
 from metaql.tasks.families import Bandit
 
 TRIALS = 1_000
-BANDIT_STEPS, MDP_STEPS = 6_000_000, 12_000_000
+BANDIT_STEPS = {10: 2_000_000, 100: 12_000_000, 500: 12_000_000}
+MDP_STEPS = 12_000_000
 
 
 def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
     """Name -> family, episodes, RL2's published total, settings."""
     found: dict[str, tuple[Any, int, float | None, dict[str, Any]]] = {}
     for arms in (5, 10, 50):
-        for place, n in enumerate((10, 100, 500)):
+        for place, n in enumerate(BANDIT_STEPS):
             settings = {
-                "env_steps": BANDIT_STEPS if n > 10 else BANDIT_STEPS // 3,
+                "env_steps": BANDIT_STEPS[n],
                 "segment_steps": min(n, 100),
                 # One pull is an episode: only what is left of the lifetime counts.
-                "discount": 0.98,
+                "discount": 0.99 if n == 100 else 0.98,
                 "episode_discount": 1.0,
             }
             row = BANDITS[f"bernoulli, {arms} arms"]["RL2"][place]

@@ -155,6 +155,23 @@ def test_two_values_are_told_when_both_were_met_twice():
     assert gather([step(0, 0, r, 0) for r in (0, 1, 1, 0, 2)], prior).told_two
 
 
+@pytest.mark.parametrize(
+    ("pulls", "told"),
+    [
+        ([(0, 0), (1, 0), (2, 1)], True),
+        ([(0, 1), (1, 1), (2, 0)], True),
+        ([(0, 0.5), (0, 0.5), (1, 0.7)], False),  # a sure arm, and one of which nothing is known
+        ([(0, 0), (1, 0), (2, 0)], False),
+        ([(0, 0), (0, 1), (0, 1)], False),
+    ],
+)
+def test_of_a_bandit_a_value_of_two_arms_tells_two_values(pulls, told):
+    seen = gather([step(0, a, r, 0) for a, r in pulls], broad(), about=spec(1, 3))
+    assert bool(seen.told_two) == told
+    elsewhere = gather([step(0, a, r, 0) for a, r in pulls], broad(), about=spec(2, 3))
+    assert not elsewhere.told_two
+
+
 def test_rates_of_ends_are_beta_binomial():
     prior = EndPrior(jnp.asarray(0.25), jnp.asarray(SURE), jnp.asarray([-50.0, -50.0, 0.0]))
     seen = gather([step(0, 0, 0, 1, True), step(0, 0, 0, 1), step(0, 0, 0, 1)], broad())

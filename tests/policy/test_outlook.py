@@ -319,3 +319,16 @@ def test_an_untried_pair_is_worth_what_its_stride_leads_to():
     assert (told[11:13, 1] > 1.03 * told[11:13, 0]).all()
     by_lot = corridor(np.random.default_rng(0).permutation(14))
     assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()
+
+
+def test_of_a_bandit_arrivals_explain_nothing():
+    sizes = jnp.ones(1, bool), jnp.ones(3, bool)
+    spec, learner = TaskSpec(*sizes, jnp.asarray(1), jnp.asarray(99)), untrained()
+    memory, ended = INIT(learner, jax.random.key(0), spec), jnp.asarray(True)
+    for _ in range(40):  # what the first arm pays, going anywhere pays too
+        won = Transition(0, jnp.asarray(0), jnp.asarray(1.0), jnp.asarray(0), ~ended, ended)
+        memory = UPDATE(learner, jax.random.key(0), memory, won)
+    model = MODEL(learner, memory)
+    assert model.by_arrival == 0
+    assert model.landing.mean[0] == 0
+    assert model.reward.mean[0, 0] > model.reward.mean[0, 1]

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding import successors as after
 from metaql.embedding.added import added
@@ -71,8 +71,6 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
     moved = (lowest < seen.lowest) | (highest > seen.highest)
     had_two = seen.highest > seen.lowest
     binary = seen.binary & ~between & ~(had_two & moved)
-    highs = (pair.reward.sum() - lowest * (seen.steps + 1.0)) / (highest - lowest)
-    twice = (highs > 1.5) & (seen.steps + 1.0 - highs > 1.5)  # never, while there is one value
     now = Evidence(
         successors=successors,
         pair=pair,
@@ -97,10 +95,26 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
         lowest=lowest,
         highest=highest,
         binary=binary,
-        told_two=seen.told_two | (binary & twice),
+        told_two=seen.told_two | (binary & _tells_two(pair, lowest, highest)),
         steps=seen.steps + 1.0,
     )
     return now._replace(added=added(now, prior))
+
+
+def _tells_two(pair: Tally, lowest: Float[Array, ""], highest: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether two values that were all so far are likely to stay so: each was met twice.
+
+    Of a bandit, one of them with two arms is enough: none has the other's mean by chance, as all states
+    but a few do that pay nothing. Never, while there is one value.
+    """
+    highs = (pair.reward - lowest * pair.visits) / (highest - lowest)
+    lows = pair.visits - highs
+    fewest = jnp.minimum(highs.sum(), lows.sum())
+    told = fewest > 1.5
+    if pair.visits.shape[0] == 1:
+        arms = jnp.maximum((highs > 0.5).sum(), (lows > 0.5).sum())
+        told = told | ((fewest > 0.5) & (arms > 1))
+    return told
 
 
 def _count(

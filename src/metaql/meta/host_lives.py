@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 from metaql.embedding.embed import Clock
 from metaql.errors import UsageError
@@ -117,9 +117,9 @@ class _Part:
         self.rows: list[_Row] = []
         self.kept: list[np.ndarray] = []
         """Of memories."""
-        self.learner, self.keys, standing = _first(learner, key, ids, self.spec, self.state)
+        first = _first(learner, key, ids, self.spec, self.state)
+        self.learner, self.keys, self.standing, standing = first
         self.decide = _later(form_of(learner), form_of(standing, axes=1))
-        self.standing = jax.vmap(packed)(standing)
         self.columns, self.shape = _columns(standing), standing.action.shape
         self.form = form_of(standing.memory, axes=1)
 
@@ -148,9 +148,8 @@ class _Part:
 
     def lives(self, length: int, kept: int) -> _Lived:
         """All that was lived, filled up to ``length`` steps."""
-        stacked = jax.tree.map(lambda *rows: np.stack(rows, 1), *self.rows)
-        row = jax.tree.map(lambda rows: filled(rows, length, axis=1), stacked)
-        return _Lived(row, self.spec, filled(np.stack(self.kept, 1), kept, axis=1))
+        row = jax.tree.map(lambda *rows: filled(_stacked(rows), length), *self.rows)
+        return _Lived(row, self.spec, filled(_stacked(self.kept), kept))
 
 
 class _Row(NamedTuple):
@@ -167,24 +166,34 @@ class _Lived(NamedTuple):
     """All that is kept of n lifetimes."""
 
     rows: _Row
-    """Leaves ``[n, T, ...]``."""
+    """Leaves ``[T, n, ...]``."""
     spec: TaskSpec
     """Leaves ``[n, ...]``."""
     memory: Any
-    """`_Memory` packed, ``[n, B, Y]``."""
+    """`_Memory` packed, ``[B, n, Y]``."""
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> Shaped[np.ndarray, "T n ..."]:
+    """As `numpy.stack`, which takes its time over many small arrays."""
+    return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _clocked(lived: _Lived, form: Form) -> HostLives:
-    transition, worth, alive, episode = lived.rows
-    lifetimes = lifetimes_of(transition, alive, episode, lived.spec)
-    memory = jax.vmap(jax.vmap(form.unpacked))(lived.memory)
+def _together(parts: list[_Lived], form: Form) -> HostLives:
+    """The lifetimes of all parts, one after the other, their memories of a form."""
+    rows, spec, memories = jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves), *map(_by_life, parts)
+    )
+    transition, worth, alive, episode = rows
+    lifetimes = lifetimes_of(transition, alive, episode, spec)
+    memory = jax.vmap(jax.vmap(form.unpacked))(memories)
     return HostLives(lifetimes, worth[..., 0], worth[..., 1], memory.hidden, memory.counts)
 
 
-def _together(parts: list[_Lived], form: Form) -> HostLives:
-    """The lifetimes of all parts, one after the other, their memories of a form."""
-    return _clocked(jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), form)
+def _by_life(lived: _Lived) -> _Lived:
+    """The same with time as the second axis."""
+    rows, memory = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), (lived.rows, lived.memory))
+    return _Lived(rows, lived.spec, memory)
 
 
 def _specs(crowd: Crowd, episodes: Int[np.ndarray, " n"]) -> TaskSpec:
@@ -203,9 +212,11 @@ def _transitions(state: np.ndarray, action: np.ndarray, answers: Answers) -> Tra
 
 def _told(answers: Answers, state: Float[np.ndarray, "n D"]) -> Float[np.ndarray, "n X"]:
     """What the learner has to be told of one step, in one array: it is one transfer to the device."""
-    facts = (answers.reward, answers.terminated, answers.truncated)
-    columns = (answers.next_state, state, *(fact[:, None] for fact in facts))
-    return np.concatenate(columns, axis=1, dtype=np.float32)
+    count, size = state.shape
+    told = np.empty((count, 2 * size + 3), np.float32)
+    told[:, :size], told[:, size:-3] = answers.next_state, state
+    told[:, -3], told[:, -2], told[:, -1] = answers.reward, answers.terminated, answers.truncated
+    return told
 
 
 class _Memory(NamedTuple):
@@ -253,16 +264,17 @@ def _first(
     ids: Int[Array, " n"],
     spec: TaskSpec,
     state: Float[Array, "n D"],
-) -> tuple[Float[Array, " W"], UInt32[Array, "n K"], _Standing]:
-    """The learner packed, keys of the lifetimes and their first decisions."""
+) -> tuple[Float[Array, " W"], UInt32[Array, "n K"], Float[Array, "n X"], _Standing]:
+    """The learner packed, keys of the lifetimes, and their first decisions, packed and as they are."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(ids)
 
     def one(key: PRNGKey, spec: TaskSpec, state: Any) -> _Standing:
         decided = first_turn(learner, jax.random.fold_in(key, 0), spec, state)
         return _stands(decided, spec, state, jnp.asarray(1))
 
+    standing = jax.vmap(one)(keys, spec, state)
     # Plain numbers: typed keys are slow to hand over.
-    return packed(learner), jax.random.key_data(keys), jax.vmap(one)(keys, spec, state)
+    return packed(learner), jax.random.key_data(keys), jax.vmap(packed)(standing), standing
 
 
 @functools.lru_cache(maxsize=32)

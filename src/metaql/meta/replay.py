@@ -67,11 +67,9 @@ def lifetimes_of(
     return Lifetimes(Note(transition, jax.vmap(clock_of)(episode)), alive, episode, spec)
 
 
-def filled(leaf: np.ndarray, length: int, axis: int) -> np.ndarray:
+def filled(leaf: np.ndarray, length: int) -> np.ndarray:
     """With rows of zeros after those that were lived, up to a length."""
-    beyond = [(0, 0)] * leaf.ndim
-    beyond[axis] = (0, length - leaf.shape[axis])
-    return np.pad(leaf, beyond)
+    return np.concatenate([leaf, np.zeros((length - len(leaf), *leaf.shape[1:]), leaf.dtype)])
 
 
 def noted(lives: Sequence[Sequence[Transition]], spec: TaskSpec) -> Lifetimes:
@@ -86,7 +84,7 @@ def noted(lives: Sequence[Sequence[Transition]], spec: TaskSpec) -> Lifetimes:
         ends = seen.terminated | seen.truncated
         episode = np.concatenate([[0], np.cumsum(ends)[:-1]]).astype(np.int32)
         rows = (seen, np.ones(len(life), bool), episode)
-        return jax.tree.map(lambda leaf: filled(leaf, length, axis=0), rows)
+        return jax.tree.map(lambda leaf: filled(leaf, length), rows)
 
     stacked = jax.tree.map(lambda *rows: jnp.asarray(np.stack(rows)), *map(padded, lives))
     specs = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(lives)), spec)

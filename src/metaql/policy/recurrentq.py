@@ -22,6 +22,7 @@ from metaql.embedding.ledger import FACTS, Ledger, blank_ledger
 from metaql.embedding.recurrent import Note, Reader, Sight, clock_facts, in_units
 from metaql.embedding.regression import Belief, Rows, TaskModel
 from metaql.policy.network import QNetwork, Sizes
+from metaql.qlearning.schedules import epsilon_greedy
 from metaql.types import Decision, Observation, PRNGKey, TaskSpec, Transition
 
 Counted = Chart | Ledger | Belief
@@ -138,13 +139,9 @@ class RecurrentQ(eqx.Module):
 
     def act(self, key: PRNGKey, memory: Context, state: Observation) -> Decision:
         """Greedy, or at random with probability ``epsilon``: every part of an action by itself."""
-        key_whether, key_action = jax.random.split(key)
         values = self.values(memory, state)
-        possible = jnp.where(memory.spec.action_mask, 0.0, -jnp.inf)
-        anything = jax.random.categorical(key_action, possible)
         share = self.epsilon if memory.power is None else self.epsilon**memory.power
-        explores = jax.random.uniform(key_whether, values.shape[:-1]) < share
-        action = jnp.where(explores, anything, values.argmax(-1)).astype(jnp.int32)
+        action = epsilon_greedy(key, values, memory.spec.action_mask, share)
         return Decision(action, values, values)
 
     def update(self, key: PRNGKey, memory: Context, transition: Transition) -> Context:

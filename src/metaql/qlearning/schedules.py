@@ -71,17 +71,18 @@ class Decay(Schedule):
 
 def epsilon_greedy(
     key: PRNGKey,
-    values: Float[Array, " A"],
-    action_mask: Bool[Array, " A"],
+    values: Float[Array, "*K A"],
+    action_mask: Bool[Array, "*K A"],
     epsilon: Float[Array, ""] | float = 0.0,
-) -> Int[Array, ""]:
+) -> Int[Array, "*K"]:
     """Any existing action with probability ``epsilon``, else a best one; equals are drawn fairly.
 
-    One vector of uniforms serves both: what is eligible differs, the draw among them does not.
+    Every part of an action by itself. One vector of uniforms serves both: what is eligible differs, the draw
+    among them does not.
     """
-    *_, num_actions = values.shape
-    u = jax.random.uniform(key, (num_actions + 1,))
+    *parts, num_actions = values.shape
+    u = jax.random.uniform(key, (*parts, num_actions + 1))
     masked = jnp.where(action_mask, values, NEVER)
-    explore = u[num_actions] < epsilon
-    eligible = action_mask & (explore | (masked >= masked.max()))
-    return jnp.where(eligible, u[:num_actions], -1.0).argmax().astype(jnp.int32)
+    explore = u[..., num_actions:] < epsilon
+    eligible = action_mask & (explore | (masked >= masked.max(-1, keepdims=True)))
+    return jnp.where(eligible, u[..., :num_actions], -1.0).argmax(-1).astype(jnp.int32)

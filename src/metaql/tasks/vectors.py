@@ -125,13 +125,15 @@ def _remembering(action: Actions) -> Callable[[Any], Any]:
     return lambda numbers: known(tuple(numbers)).copy()
 
 
-def _bounds(space: Any) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(space: Any) -> tuple[Any, Any]:
     """Least and largest entries of a vector, all finite, rounding allowed for."""
     if not isinstance(space, spaces.Box):
-        return np.asarray(-_LARGEST), np.asarray(_LARGEST)
+        return np.float32(-_LARGEST), np.float32(_LARGEST)
     low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
     slack = _SLACK * np.maximum(1.0, np.minimum(np.abs(low), np.abs(high)))
-    return np.maximum(low - slack, -_LARGEST), np.minimum(high + slack, _LARGEST)
+    least, largest = np.maximum(low - slack, -_LARGEST), np.minimum(high + slack, _LARGEST)
+    # Of the type of what is compared with them: nothing has to be converted at every step.
+    return least.astype(np.float32), largest.astype(np.float32)
 
 
 def open_vectors(
