@@ -455,8 +455,8 @@ MUTANTS = (
     Mutant(
         "bandits: going anywhere explains what arms pay",
         "policy/model.py",
-        "probability if seen.met.size > 1 else jnp.zeros(())",
-        "probability",
+        "(num_states(spec) > 1)",
+        "(num_states(spec) > 0)",
         ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_nothing",),
     ),
     Mutant(

@@ -43,6 +43,8 @@ def cases() -> dict[str, tuple[Any, int, float | None, dict[str, Any]]]:
                 # One pull is an episode: only what is left of the lifetime counts.
                 "discount": 0.99 if n == 100 else 0.98,
                 "episode_discount": 1.0,
+                # And a pull changes little of it.
+                "action_gap": 0.9 if n == 100 else 0.0,
             }
             row = BANDITS[f"bernoulli, {arms} arms"]["RL2"][place]
             found[f"bandit {arms} arms, n={n}"] = (Bandit(arms, horizon=1), n, row, settings)

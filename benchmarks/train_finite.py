@@ -87,7 +87,7 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     },
 }
 """Agent -> kind of task -> courses and how long."""
-CALIBRATED, MOST_STEPS = 32, 960
+CALIBRATED, MOST_STEPS = 64, 960
 """Lifetimes per course that intervals are fitted on, and how long they last at most."""
 RANGE = {"states": [1, 36], "actions": [2, 50], "horizon": [10, 500], "episodes": [1, 1500]}
 """Sizes that training tasks of ``finite`` had."""

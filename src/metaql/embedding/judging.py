@@ -95,26 +95,26 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
         lowest=lowest,
         highest=highest,
         binary=binary,
-        told_two=seen.told_two | (binary & _tells_two(pair, lowest, highest)),
+        told_two=seen.told_two | (binary & _tells_two(spec, pair, lowest, highest)),
         steps=seen.steps + 1.0,
     )
     return now._replace(added=added(now, prior))
 
 
-def _tells_two(pair: Tally, lowest: Float[Array, ""], highest: Float[Array, ""]) -> Bool[Array, ""]:
+def _tells_two(
+    spec: TaskSpec, pair: Tally, lowest: Float[Array, ""], highest: Float[Array, ""]
+) -> Bool[Array, ""]:
     """Whether two values that were all so far are likely to stay so: each was met twice.
 
-    Of a bandit, one of them with two arms is enough: none has the other's mean by chance, as all states
-    but a few do that pay nothing. Never, while there is one value.
+    Of a bandit, one of them with two arms is enough: these would not agree by chance, as all states do that
+    pay nothing. Never, while there is one value.
     """
     highs = (pair.reward - lowest * pair.visits) / (highest - lowest)
     lows = pair.visits - highs
     fewest = jnp.minimum(highs.sum(), lows.sum())
-    told = fewest > 1.5
-    if pair.visits.shape[0] == 1:
-        arms = jnp.maximum((highs > 0.5).sum(), (lows > 0.5).sum())
-        told = told | ((fewest > 0.5) & (arms > 1))
-    return told
+    arms = jnp.maximum((highs > 0.5).sum(), (lows > 0.5).sum())
+    of_bandit = (num_states(spec) == 1) & (fewest > 0.5) & (arms > 1)
+    return (fewest > 1.5) | of_bandit
 
 
 def _count(

@@ -103,7 +103,8 @@ def posterior(
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
-    by_arrival = _by_arrival(seen, prior)
+    # Of a bandit they explain nothing, or no arm would be better than another.
+    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds) * (num_states(spec) > 1)
     landing = jnp.where(seen.steps > 0, seen.added.landing, arrival.mean)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
@@ -127,12 +128,6 @@ def posterior(
         fresh_strength=pair.fresh_strength,
         arrival_strength=arrival.strength,
     )
-
-
-def _by_arrival(seen: Evidence, prior: Hyperprior) -> Float[Array, ""]:
-    """Probability that arrivals explain rewards; of a bandit they cannot, or no arm would be better."""
-    probability = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds)
-    return probability if seen.met.size > 1 else jnp.zeros(())
 
 
 def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Means:
