@@ -457,7 +457,7 @@ MUTANTS = (
         "policy/model.py",
         "(num_states(spec) > 1)",
         "(num_states(spec) > 0)",
-        ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_nothing",),
+        ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_no_rewards",),
     ),
     Mutant(
         "exploring: all episodes alike",

@@ -166,8 +166,10 @@ def test_two_values_are_told_when_both_were_met_twice():
     ],
 )
 def test_of_a_bandit_a_value_of_two_arms_tells_two_values(pulls, told):
-    seen = gather([step(0, a, r, 0) for a, r in pulls], broad(), about=spec(1, 3))
-    assert bool(seen.told_two) == told
+    padded = spec(2, 3)._replace(state_mask=jnp.asarray([True, False]))
+    for about in (spec(1, 3), padded):
+        seen = gather([step(0, a, r, 0) for a, r in pulls], broad(), about=about)
+        assert bool(seen.told_two) == told
     elsewhere = gather([step(0, a, r, 0) for a, r in pulls], broad(), about=spec(2, 3))
     assert not elsewhere.told_two
 

@@ -321,14 +321,14 @@ def test_an_untried_pair_is_worth_what_its_stride_leads_to():
     assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()
 
 
-def test_of_a_bandit_arrivals_explain_nothing():
-    sizes = jnp.ones(1, bool), jnp.ones(3, bool)
+@pytest.mark.parametrize("exists", [[True], [True, False]])
+def test_of_a_bandit_arrivals_explain_no_rewards(exists):
+    sizes = jnp.asarray(exists), jnp.ones(3, bool)
     spec, learner = TaskSpec(*sizes, jnp.asarray(1), jnp.asarray(99)), untrained()
     memory, ended = INIT(learner, jax.random.key(0), spec), jnp.asarray(True)
     for _ in range(40):  # what the first arm pays, going anywhere pays too
         won = Transition(0, jnp.asarray(0), jnp.asarray(1.0), jnp.asarray(0), ~ended, ended)
         memory = UPDATE(learner, jax.random.key(0), memory, won)
-    model = MODEL(learner, memory)
-    assert model.by_arrival == 0
-    assert model.landing.mean[0] == 0
-    assert model.reward.mean[0, 0] > model.reward.mean[0, 1]
+    unit = reward_unit(memory.evidence, learner.prior)
+    believed = BELIEVED(learner, memory).q[0]
+    np.testing.assert_allclose(believed, pair_means(memory.evidence, learner.prior, unit).mean[0])

@@ -114,7 +114,7 @@ class Evidence(NamedTuple):
     binary: Bool[Array, ""]
     """Whether every reward so far was one of two values."""
     told_two: Bool[Array, ""]
-    """Whether there was a time when it was, and each of them had been met twice."""
+    """Whether there was a time when it was, and likely to stay so (`judging`): each was met twice, say."""
     steps: Float[Array, ""]
 
     @property

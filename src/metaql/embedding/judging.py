@@ -106,8 +106,9 @@ def _tells_two(
 ) -> Bool[Array, ""]:
     """Whether two values that were all so far are likely to stay so: each was met twice.
 
-    Of a bandit, one of them with two arms is enough: these would not agree by chance, as all states do that
-    pay nothing. Never, while there is one value.
+    Of a bandit, one of them with two arms is enough: arms that win or lose would agree, arms with noise would
+    not. (Arms that always pay the same, many of them nothing, are taken for coins.) Never, while there is one
+    value.
     """
     highs = (pair.reward - lowest * pair.visits) / (highest - lowest)
     lows = pair.visits - highs

@@ -103,7 +103,7 @@ def posterior(
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
-    # Of a bandit they explain nothing, or no arm would be better than another.
+    # Of a bandit they explain no rewards, or no arm would be better than another.
     by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds) * (num_states(spec) > 1)
     landing = jnp.where(seen.steps > 0, seen.added.landing, arrival.mean)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
