@@ -35,14 +35,14 @@ def test_no_steps_no_movement():
 
 
 def test_the_outer_rate_falls():
-    """Five iterations at rates 1, 0.8, ... 0.2: as far as three whole ones at most.
-
-    A step of Adam may go a little farther than its rate; without the fall it would be five.
-    """
+    """Five iterations at rates 1, 0.8, ... 0.2: as far as three whole ones at most."""
     still = GradientSteps(steps=0, batch=0)
     start, end = (train_reptile(FAMILY, config(env_steps=400), how, seed=2) for how in (still, HOW))
-    apart = [np.abs(a - b).max() for a, b in zip(weights(start), weights(end), strict=True)]
-    assert max(apart) <= 3 * 4 * HOW.learning_rate * 1.1
+    # The last layer follows the scale of what was lived: compared at one scale.
+    same = start.learner.rescaled(end.learner.scale).network
+    before = [np.asarray(leaf) for leaf in jax.tree.leaves(same)]
+    apart = [np.abs(a - b).max() for a, b in zip(before, weights(end), strict=True)]
+    assert max(apart) <= 3 * 4 * HOW.learning_rate * 1.01
 
 
 def test_a_run_resumes_to_the_same_weights(tmp_path):
