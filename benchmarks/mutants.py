@@ -460,6 +460,25 @@ MUTANTS = (
         ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_no_rewards",),
     ),
     Mutant(
+        "bandits: what was paid so far bounds what others may pay",
+        "policy/finiteq.py",
+        "jnp.where(bandit, tried, seen.met.sum())",
+        "seen.met.sum()",
+        (
+            "policy/test_outlook.py::test_an_arm_never_tried_may_set_a_record_unless_arms_win_or_lose",
+        ),
+    ),
+    Mutant(
+        "planning: far plans hope as much in the end as in the beginning",
+        "policy/finiteq.py",
+        "jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** over",
+        "jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** 0.0",
+        (
+            "policy/test_outlook.py"
+            "::test_what_looking_far_adds_to_hopes_is_taken_back_as_the_lifetime_goes_by",
+        ),
+    ),
+    Mutant(
         "exploring: all episodes alike",
         "policy/recurrentq.py",
         "jnp.where(ended, self.power(key), power)",

@@ -89,7 +89,15 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
 """Agent -> kind of task -> courses and how long."""
 CALIBRATED, MOST_STEPS = 64, 960
 """Lifetimes per course that intervals are fitted on, and how long they last at most."""
-RANGE = {"states": [1, 36], "actions": [2, 50], "horizon": [10, 500], "episodes": [1, 1500]}
+RANGE = {
+    MANY_STATES: {
+        "states": [4, 36],
+        "actions": [2, 5],
+        "horizon": [10, 150],
+        "episodes": [12, 1500],
+    },
+    ONE_STATE: {"states": [1, 1], "actions": [5, 50], "horizon": [1, 500], "episodes": [1, 100]},
+}
 """Sizes that training tasks of ``finite`` had."""
 
 
@@ -159,6 +167,7 @@ def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
         raise SystemExit(f"{folder} knows {sorted(agent.priors)}, not the kinds of task of {name}.")
     calibration = intervals(name, seed, agent.priors, agent.curiosities)
     card = {**agent.card, "intervals": f"fitted anew: {name} --intervals-of FOLDER --seed {seed}"}
+    card |= {"range": RANGE} if name == "finite" else {}
     return dataclasses.replace(agent, calibration=calibration, card=card)
 
 

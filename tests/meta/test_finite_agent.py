@@ -230,7 +230,7 @@ def test_an_agent_comes_back_as_it_was_saved(agent, tmp_path):
 
 
 def test_sizes_beyond_training_are_warned_of(make_agent, maze):
-    agent = make_agent(card={"range": {"states": [2, 10], "actions": [2, 5]}})
+    agent = make_agent(card={"range": {"many_states": {"states": [2, 10], "actions": [2, 5]}}})
     unlike, endless = agent.adapt(maze(), episodes=1).warnings
     assert "states: 12" in unlike
     assert "declares no time limit" in endless
@@ -241,3 +241,13 @@ def test_an_environment_whose_rules_change_is_warned_of(agent, maze):
     assert len(calm.warnings) == 1  # that there is no time limit
     restless = agent.adapt(maze(successors=1, period=60), episodes=15, seed=2)
     assert any("not stationary" in warning for warning in restless.warnings)
+
+
+def test_the_shipped_ranges_hold_every_course_of_their_kind():
+    card = metaql.load("finite").card
+    names = {"num_states": "states", "num_actions": "actions", "arms": "actions"}
+    for kind, courses in card["courses"].items():
+        for course in courses:
+            for field, size in course.items():
+                low, high = card["range"][kind].get(names.get(field, field), (size, size))
+                assert low <= size <= high, (kind, field, size)

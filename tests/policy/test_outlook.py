@@ -134,6 +134,19 @@ def test_acting_looks_the_farther_the_more_is_known():
     assert float(AHEAD(learner, much)) == 5 * LONGEST
 
 
+def test_what_looking_far_adds_to_hopes_is_taken_back_as_the_lifetime_goes_by():
+    for visits, over in ((2, 30.0), (20_000, 300_000.0)):
+        _, learner, memory = watched(1000, visits=visits)
+        model = MODEL(learner, memory)
+        left, facts = learner.outlook(memory)
+        left = jnp.asarray(left)
+        usual = learner.curiosity(model.visits, model.strength, left, jnp.asarray(5.0), facts)
+        looks = float(AHEAD(learner, memory))
+        share = min(150.0 / looks, 1.0) ** (over / (over + float(left)))
+        assert (looks > 150.0) == (visits > 2)
+        np.testing.assert_allclose(LIFT(learner, memory, model).pair, share * usual, rtol=1e-4)
+
+
 def test_discount_stands_for_the_horizon():
     for horizon, discount in ((10, 1.0), (50, 0.98), (5000, 1 - 1 / LONGEST)):
         spec = random_task(horizon).spec(3)
@@ -319,6 +332,30 @@ def test_an_untried_pair_is_worth_what_its_stride_leads_to():
     assert (told[11:13, 1] > 1.03 * told[11:13, 0]).all()
     by_lot = corridor(np.random.default_rng(0).permutation(14))
     assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()
+
+
+def arms(states, *paid):
+    """Variance of what arms are worth of which the first ones paid this."""
+    task = finite_task(np.ones((states, 4, states)) / states, np.zeros((states, 4)), horizon=1)
+    learner = untrained()
+    memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
+    for arm, reward in enumerate(paid):
+        zero = jnp.zeros((), jnp.int32)
+        pulled = Transition(zero, jnp.asarray(arm), jnp.asarray(reward), zero, no, ~no)
+        memory = LEARN(learner, memory, pulled)
+    unit = reward_unit(memory.evidence, learner.prior)
+    usual = pair_means(memory.evidence, learner.prior, unit).variance[0]
+    return MODEL(learner, memory).reward.variance[0] - usual, float(unit)
+
+
+def test_an_arm_never_tried_may_set_a_record_unless_arms_win_or_lose():
+    for paid in ((0.5,), (0.5, 2.0, 1.0)):
+        more, unit = arms(1, *paid)
+        tried = len(paid)
+        np.testing.assert_allclose(more[:tried], 0.0, atol=1e-6)
+        np.testing.assert_allclose(more[tried:], unit**2 / (tried + 1.0), rtol=1e-4)
+    np.testing.assert_allclose(arms(1, 1.0, 0.0)[0], 0.0, atol=1e-6)
+    assert (np.asarray(arms(2, 0.5)[0]) < 1e-6).all()  # of states it is those never met
 
 
 @pytest.mark.parametrize("exists", [[True], [True, False]])

@@ -48,7 +48,7 @@ class FiniteAgent:
     """How far intervals reach."""
     family_name: str
     card: dict[str, Any]
-    """How it came about; ``card["range"]`` holds smallest and largest "states", "actions", ..."""
+    """How it came about; ``card["range"]`` holds, by kind of task, smallest and largest "states", ..."""
 
     def __repr__(self) -> str:
         """One line: the weights would fill pages."""
@@ -79,15 +79,20 @@ class FiniteAgent:
             UnknownNameError: no such kind of task.
         """
         del num_actions
+        kind = self._kind(num_states, prior)
+        least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else FIRST_SLOTS
+        room = None if num_states == 1 else max(slots or least, least)
+        return FiniteQ(self.priors[kind], self.curiosities[kind], slots=room)
+
+    def _kind(self, num_states: int, prior: str | None) -> str:
+        """The kind of task that ``prior`` stands for, as in `learner_for`."""
         kinds = sorted(self.priors)
         if prior is None or prior == "auto":
             wanted = ONE_STATE if num_states == 1 else MANY_STATES
-            prior = wanted if wanted in kinds else kinds[0]
+            return wanted if wanted in kinds else kinds[0]
         if prior not in self.priors:
             raise unknown_name("`prior`", prior, kinds)
-        least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else FIRST_SLOTS
-        room = None if num_states == 1 else max(slots or least, least)
-        return FiniteQ(self.priors[prior], self.curiosities[prior], slots=room)
+        return prior
 
     def adapt(
         self,
@@ -141,7 +146,7 @@ class FiniteAgent:
         def conclude(companion: FiniteCompanion, lived: Lived) -> FiniteAdapted:
             facts = _sizes(host.num_states, host.num_actions, host.horizon, episodes)
             known = Learned(companion.memory, companion.rows.index, companion.diary, lived)
-            found = self._conclude(learner, known, facts)
+            found = self._conclude(learner, known, facts, prior)
             found.warnings.extend(host.warnings)
             return found
 
@@ -153,12 +158,15 @@ class FiniteAgent:
         known = learn(learner, log)
         number = max(len(known.lived.returns), 1)
         facts = _sizes(log.num_states, log.num_actions, log.horizon, number)
-        found = self._conclude(learner, known, facts)
+        found = self._conclude(learner, known, facts, prior)
         if not len(known.lived.returns):
             found.warnings.append(_NO_END)
         return found
 
-    def _conclude(self, learner: FiniteQ, known: Learned, sizes: dict[str, int]) -> FiniteAdapted:
+    def _conclude(
+        self, learner: FiniteQ, known: Learned, sizes: dict[str, int], prior: str | None
+    ) -> FiniteAdapted:
+        trained = self.card.get("range", {}).get(self._kind(sizes["states"], prior), {})
         return FiniteAdapted(
             **known.lived._asdict(),
             learner=learner,
@@ -166,7 +174,7 @@ class FiniteAgent:
             rows=known.rows,
             num_states=sizes["states"],
             calibration=self.calibration,
-            warnings=warnings_for(self.card, sizes, known.diary),
+            warnings=warnings_for(trained, sizes, known.diary),
         )
 
     def save(self, path: str | Path) -> None:

@@ -20,8 +20,6 @@ from metaql.types import Transition
 
 FALSE_ALARMS = 0.01
 """Probability of a warning where nothing is wrong, at most (four tails share it)."""
-RANGE = "range"
-"""Key of an agent's card: name of a size -> smallest and largest trained on."""
 
 
 class Repeats(NamedTuple):
@@ -86,17 +84,16 @@ def _sum(parts: Sequence[Repeats]) -> Repeats:
 
 
 def warnings_for(
-    card: Mapping[str, Any], sizes: Mapping[str, int], diary: Diary | None = None
+    trained: Mapping[str, Sequence[int]], sizes: Mapping[str, int], diary: Diary | None = None
 ) -> list[str]:
     """Plain sentences on what is unlike training; none: nothing was noticed.
 
     Args:
-        card: of the agent; its `RANGE` says what was trained on.
+        trained: name of a size -> smallest and largest trained on.
         sizes: "states", "actions", "horizon", ... of the task.
         diary: what happened.
     """
     found = []
-    trained: Mapping[str, Any] = card.get(RANGE, {})
     for name, size in sizes.items():
         low, high = trained.get(name, (size, size))
         if not low <= size <= high:

@@ -99,14 +99,14 @@ class Curiosity(eqx.Module):
         return gittins_deviations(ratio) * jnp.exp(jnp.clip(bend, -4.0, 3.0))
 
     def beyond(self, states_met: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
-        """Variance of the reward of a state never met that no reward met so far can tell of.
+        """Variance of the reward of a state never met (an arm never tried) that no reward so far can tell of.
 
         The largest of n + 1 alike is the last one with probability 1 / (n + 1): so often does a new
         state set a new record, and a record may be of another order, as at the far end of a river whose
         near end pays a little.
 
         Args:
-            states_met: n.
+            states_met: n; of a bandit, arms tried.
             unit: of reward.
         """
         return jnp.exp(2.0 * jnp.clip(self.ambition, -4.0, 4.0)) * unit**2 / (states_met + 1.0)

@@ -43,6 +43,8 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 _UNLIMITED = 200.0
 """Steps an episode is expected to take where nothing limits it and none has ended."""
+_TRAINED = 150.0
+"""Steps that plans looked ahead in training, at most."""
 _SOME = 4.0
 """Visits per pair tried from which on plans look as far as the lifetime lasts."""
 
@@ -152,19 +154,28 @@ class FiniteQ(eqx.Module):
         """The posterior over models; ``upwards`` as in `posterior`."""
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
-        records = curiosity.beyond(seen.met.sum(), reward_unit(seen, self.prior))
+        tried, bandit = (seen.pair.visits > 0).sum(), num_states(memory.spec) == 1
+        known = jnp.where(bandit, tried, seen.met.sum())
+        records = curiosity.beyond(known, reward_unit(seen, self.prior))
         return posterior(seen, self.prior, memory.spec, records, upwards)
 
     def lift(self, memory: Knowledge, model: Model) -> Lift:
-        """Deviations of optimism at every index."""
+        """Deviations of optimism at every index.
+
+        Deviations of unknown rewards add up along a plan: one that looks 500 steps ahead hopes five times
+        as much as one of 100. Early on that is what finds what lies far ahead. Of what it adds beyond the
+        farthest plans of training, as much is taken back as of the lifetime is over.
+        """
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         steps_left, facts = self.outlook(memory)
         arguments = (steps_left, seen.met.sum(), facts)
+        over = seen.steps / (seen.steps + steps_left)
+        calm = jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** over
         return Lift(
-            curiosity(model.visits, model.strength, *arguments),
-            curiosity(seen.arrival.visits, model.arrival_strength, *arguments),
-            curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
+            calm * curiosity(model.visits, model.strength, *arguments),
+            calm * curiosity(seen.arrival.visits, model.arrival_strength, *arguments),
+            calm * curiosity(jnp.zeros(()), model.fresh_strength, *arguments),
         )
 
     def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:

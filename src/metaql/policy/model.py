@@ -93,13 +93,15 @@ def posterior(
         seen: the evidence.
         prior: what was believed before it.
         spec: of the task.
-        records: variance of rewards of states never met, beyond what those met suggest.
+        records: variance of rewards of states never met (of a bandit: of arms never tried), beyond what
+            the others suggest.
         upwards: share, in [0, 1], by which the variance of what was never tried is that upwards; see
             `_upwards`.
     """
     unit = reward_unit(seen, prior)
     pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
     pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
+    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, spec), records, 0.0))
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
@@ -141,6 +143,12 @@ def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Mea
         variance=jnp.where(tally.visits > 0, means.variance, means.variance - down),
         fresh_variance=means.fresh_variance - down,
     )
+
+
+def _open(seen: Evidence, spec: TaskSpec) -> Bool[Array, "S A"]:
+    """Arms that may pay more than any before: those never tried, unless all win or lose."""
+    wins = seen.binary & (seen.highest > seen.lowest)
+    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~wins
 
 
 def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
