@@ -460,19 +460,35 @@ MUTANTS = (
         ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_no_rewards",),
     ),
     Mutant(
-        "bandits: what was paid so far bounds what others may pay",
+        "bandits: records are rare as states met, not as arms tried",
         "policy/finiteq.py",
         "jnp.where(bandit, tried, seen.met.sum())",
         "seen.met.sum()",
+        ("policy/test_outlook.py::test_an_arm_never_tried_may_set_a_record",),
+    ),
+    Mutant(
+        "bandits: arms that win or lose may set records too",
+        "policy/model.py",
+        "(num_states(spec) == 1) & ~win_or_lose",
+        "(num_states(spec) == 1)",
         (
-            "policy/test_outlook.py::test_an_arm_never_tried_may_set_a_record_unless_arms_win_or_lose",
+            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
+        ),
+    ),
+    Mutant(
+        "records: arms of every state may set them",
+        "policy/model.py",
+        "(num_states(spec) == 1) & ~win_or_lose",
+        "~win_or_lose",
+        (
+            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
         ),
     ),
     Mutant(
         "planning: far plans hope as much in the end as in the beginning",
         "policy/finiteq.py",
-        "jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** over",
-        "jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** 0.0",
+        "jnp.minimum(_TRAINED / ahead, 1.0) ** over",
+        "jnp.minimum(_TRAINED / ahead, 1.0) ** 0.0",
         (
             "policy/test_outlook.py"
             "::test_what_looking_far_adds_to_hopes_is_taken_back_as_the_lifetime_goes_by",

@@ -91,14 +91,15 @@ CALIBRATED, MOST_STEPS = 64, 960
 """Lifetimes per course that intervals are fitted on, and how long they last at most."""
 RANGE = {
     MANY_STATES: {
-        "states": [4, 36],
+        "states": [2, 36],
         "actions": [2, 5],
         "horizon": [10, 150],
-        "episodes": [12, 1500],
+        "episodes": [1, 1500],
     },
-    ONE_STATE: {"states": [1, 1], "actions": [5, 50], "horizon": [1, 500], "episodes": [1, 100]},
+    ONE_STATE: {"states": [1, 1], "actions": [2, 50], "horizon": [1, 500], "episodes": [1, 500]},
 }
-"""Sizes that training tasks of ``finite`` had."""
+"""Sizes of the training tasks of ``finite`` by kind: the largest, and the smallest where less is harder.
+(500 episodes of a bandit are 500 pulls.)"""
 
 
 def train(name: str, seed: int, state: Path) -> FiniteAgent:

@@ -25,6 +25,7 @@ from metaql.errors import (
 from metaql.meta import finite_adapt, finite_agent, finite_memory
 from metaql.meta.finite_adapt import judgement
 from metaql.meta.finite_memory import Rows, blank, more_slots, widen
+from metaql.meta.unlike import warnings_for
 from metaql.policy.finiteq import FiniteQ, no_knowledge
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import TaskSpec
@@ -243,11 +244,33 @@ def test_an_environment_whose_rules_change_is_warned_of(agent, maze):
     assert any("not stationary" in warning for warning in restless.warnings)
 
 
-def test_the_shipped_ranges_hold_every_course_of_their_kind():
+def test_the_shipped_ranges_are_those_of_the_courses_of_their_kind():
     card = metaql.load("finite").card
-    names = {"num_states": "states", "num_actions": "actions", "arms": "actions"}
-    for kind, courses in card["courses"].items():
-        for course in courses:
-            for field, size in course.items():
-                low, high = card["range"][kind].get(names.get(field, field), (size, size))
-                assert low <= size <= high, (kind, field, size)
+    many, one = (card["range"][kind] for kind in ("many_states", "one_state"))
+    courses = card["courses"]
+
+    def largest(kind, field):
+        return max(course.get(field, 0) for course in courses[kind])
+
+    for field, name in (
+        ("horizon", "horizon"),
+        ("episodes", "episodes"),
+        ("num_actions", "actions"),
+    ):
+        assert many[name][1] == largest("many_states", field)
+    assert (one["horizon"][1], one["actions"][1]) == (
+        largest("one_state", "horizon"),
+        largest("one_state", "arms"),
+    )
+    assert one["horizon"][0] == min(course["horizon"] for course in courses["one_state"])
+    assert one["states"] == [1, 1]
+
+
+def test_nothing_is_said_of_usual_sizes():
+    known = metaql.load("finite").card["range"]
+    lake = {"states": 16, "actions": 4, "horizon": 100, "episodes": 10}
+    arms = {"states": 1, "actions": 10, "horizon": 1, "episodes": 500}
+    assert warnings_for(known["many_states"], lake) == []
+    assert warnings_for(known["one_state"], arms) == []
+    (long,) = warnings_for(known["many_states"], lake | {"horizon": 400})
+    assert "horizon: 400; the agent was trained with 10 to 150." in long

@@ -134,17 +134,24 @@ def test_acting_looks_the_farther_the_more_is_known():
     assert float(AHEAD(learner, much)) == 5 * LONGEST
 
 
-def test_what_looking_far_adds_to_hopes_is_taken_back_as_the_lifetime_goes_by():
-    for visits, over in ((2, 30.0), (20_000, 300_000.0)):
-        _, learner, memory = watched(1000, visits=visits)
-        model = MODEL(learner, memory)
-        left, facts = learner.outlook(memory)
-        left = jnp.asarray(left)
-        usual = learner.curiosity(model.visits, model.strength, left, jnp.asarray(5.0), facts)
-        looks = float(AHEAD(learner, memory))
-        share = min(150.0 / looks, 1.0) ** (over / (over + float(left)))
-        assert (looks > 150.0) == (visits > 2)
-        np.testing.assert_allclose(LIFT(learner, memory, model).pair, share * usual, rtol=1e-4)
+@pytest.mark.parametrize(("left", "share"), [(300_000, 0.3**0.5), (600, 0.3)])
+def test_what_looking_far_adds_to_hopes_is_taken_back_as_the_lifetime_goes_by(left, share):
+    """After 300,000 steps, with plans of 500 for 150 in training."""
+    _, learner, memory = watched(1000)
+    memory = memory._replace(spec=memory.spec._replace(steps=jnp.asarray(300_000.0 + left)))
+    model, ahead = MODEL(learner, memory), AHEAD(learner, memory)
+    arguments = (model.visits, model.strength, jnp.asarray(float(left)), jnp.asarray(5.0))
+    usual = learner.curiosity(*arguments, learner.outlook(memory)[1])
+    found = LIFT(learner, memory, model, ahead).pair / usual
+    np.testing.assert_allclose(found, share, rtol=0.01)
+    np.testing.assert_allclose(LIFT(learner, memory, model, 100.0).pair, usual, rtol=1e-5)
+
+
+def test_of_a_bandit_looking_far_adds_nothing():
+    memory, learner = pulled(1, 0.5)
+    model = MODEL(learner, memory)
+    near, far = (LIFT(learner, memory, model, ahead).pair for ahead in (100.0, 500.0))
+    np.testing.assert_array_equal(near, far)
 
 
 def test_discount_stands_for_the_horizon():
@@ -173,7 +180,7 @@ def test_optimism_only_adds(world):
     model = MODEL(learner, memory)
     discount, endless = task_discount(memory.spec)
     plain, lifted = no_plan(memory.spec), no_plan(memory.spec)
-    lift = LIFT(learner, memory, model)
+    lift = LIFT(learner, memory, model, AHEAD(learner, memory))
     for _ in range(30):
         plain = SWEEP(model, HOPES(model, flat(model)), plain, discount, endless)
         lifted = SWEEP(model, HOPES(model, lift), lifted, discount, endless)
@@ -220,7 +227,7 @@ def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
 def test_hopes_of_one_unknown_state_are_not_had_again_in_the_next(world):
     learner, memory = lived(world)
     model = MODEL(learner, memory)
-    lift = LIFT(learner, memory, model)
+    lift = LIFT(learner, memory, model, AHEAD(learner, memory))
     always, once = (hopes(model, lift, share) for share in (0.0, 1.0))
     assert float(always.again) == 0.0
     assert float(once.again) > 0.0
@@ -275,6 +282,28 @@ def test_an_end_is_worth_nothing_after_it_and_a_truncation_is():
     assert float(after(False)) > 3.0
 
 
+def pulled(states, *paid):
+    """A memory of four arms of which the first ones paid this, in a state like ``states - 1`` others."""
+    task = finite_task(np.ones((states, 4, states)) / states, np.zeros((states, 4)), horizon=1)
+    learner = untrained()
+    memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
+    for arm, reward in enumerate(paid):
+        zero = jnp.zeros((), jnp.int32)
+        last = Transition(zero, jnp.asarray(arm), jnp.asarray(reward), zero, no, ~no)
+        memory = LEARN(learner, memory, last)
+    return memory, learner
+
+
+def surprise(states, *paid):
+    """What untried arms may pay beyond what is usual: variance by arm, and the unit."""
+    memory, learner = pulled(states, *paid)
+    evidence = memory.evidence._replace(reward_odds=jnp.asarray(-30.0))
+    unit = reward_unit(evidence, learner.prior)
+    usual = pair_means(evidence, learner.prior, unit).variance[0]
+    found = MODEL(learner, memory._replace(evidence=evidence)).reward.variance[0]
+    return found - usual, float(unit)
+
+
 def coins(wins, losses, stays_two=1.0):
     """What FiniteQ plans for a bandit of four arms, the first of them pulled so often."""
     prior = eqx.tree_at(lambda p: p.stays_two, broad(), jnp.asarray(stays_two))
@@ -283,8 +312,8 @@ def coins(wins, losses, stays_two=1.0):
     memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
     for won in [1.0] * wins + [0.0] * losses:
         zero = jnp.zeros((), jnp.int32)
-        pulled = Transition(zero, zero, jnp.asarray(won), zero, no, ~no)
-        memory = UPDATE(learner, jax.random.key(0), memory, pulled)
+        last = Transition(zero, zero, jnp.asarray(won), zero, no, ~no)
+        memory = UPDATE(learner, jax.random.key(0), memory, last)
     return np.asarray(memory.plan.q[0])
 
 
@@ -334,28 +363,17 @@ def test_an_untried_pair_is_worth_what_its_stride_leads_to():
     assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()
 
 
-def arms(states, *paid):
-    """Variance of what arms are worth of which the first ones paid this."""
-    task = finite_task(np.ones((states, 4, states)) / states, np.zeros((states, 4)), horizon=1)
-    learner = untrained()
-    memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
-    for arm, reward in enumerate(paid):
-        zero = jnp.zeros((), jnp.int32)
-        pulled = Transition(zero, jnp.asarray(arm), jnp.asarray(reward), zero, no, ~no)
-        memory = LEARN(learner, memory, pulled)
-    unit = reward_unit(memory.evidence, learner.prior)
-    usual = pair_means(memory.evidence, learner.prior, unit).variance[0]
-    return MODEL(learner, memory).reward.variance[0] - usual, float(unit)
+@pytest.mark.parametrize("paid", [(0.5,), (0.5, 2.0), (0.5, 2.0, 1.0)])
+def test_an_arm_never_tried_may_set_a_record(paid):
+    more, unit = surprise(1, *paid)
+    tried = len(paid)
+    np.testing.assert_allclose(more[:tried], 0.0, atol=1e-6)
+    np.testing.assert_allclose(more[tried:], unit**2 / (tried + 1.0), rtol=1e-4)
 
 
-def test_an_arm_never_tried_may_set_a_record_unless_arms_win_or_lose():
-    for paid in ((0.5,), (0.5, 2.0, 1.0)):
-        more, unit = arms(1, *paid)
-        tried = len(paid)
-        np.testing.assert_allclose(more[:tried], 0.0, atol=1e-6)
-        np.testing.assert_allclose(more[tried:], unit**2 / (tried + 1.0), rtol=1e-4)
-    np.testing.assert_allclose(arms(1, 1.0, 0.0)[0], 0.0, atol=1e-6)
-    assert (np.asarray(arms(2, 0.5)[0]) < 1e-6).all()  # of states it is those never met
+def test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states():
+    np.testing.assert_allclose(surprise(1, 1.0, 0.0, 1.0)[0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(surprise(2, 0.5)[0], 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("exists", [[True], [True, False]])

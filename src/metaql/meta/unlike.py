@@ -97,8 +97,9 @@ def warnings_for(
     for name, size in sizes.items():
         low, high = trained.get(name, (size, size))
         if not low <= size <= high:
+            trained_with = f"{low} to {high}" if low < high else str(high)
             found.append(
-                f"The task has {name}: {size}; the agent was trained with {low} to {high}. "
+                f"The task has {name}: {size}; the agent was trained with {trained_with}. "
                 "Expect slower learning and intervals that are less sure."
             )
     if diary is None:

@@ -56,7 +56,7 @@ class Curiosity(eqx.Module):
     """How it moves with each of the facts."""
 
     ambition: Float[Array, ""]
-    """Logarithm of how far rewards of states never met may exceed what was met; see `beyond`."""
+    """Logarithm of how far rewards of what was never met or tried may exceed others; see `beyond`."""
 
     def __init__(self) -> None:
         """At first the closed form."""
@@ -98,7 +98,7 @@ class Curiosity(eqx.Module):
         bend = self.level + self.by_ratio * jnp.log(ratio + 1e-6) / 5.0 + self.by_fact @ facts
         return gittins_deviations(ratio) * jnp.exp(jnp.clip(bend, -4.0, 3.0))
 
-    def beyond(self, states_met: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
+    def beyond(self, number: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
         """Variance of the reward of a state never met (an arm never tried) that no reward so far can tell of.
 
         The largest of n + 1 alike is the last one with probability 1 / (n + 1): so often does a new
@@ -106,7 +106,7 @@ class Curiosity(eqx.Module):
         near end pays a little.
 
         Args:
-            states_met: n; of a bandit, arms tried.
+            number: n, of states met, or of arms tried.
             unit: of reward.
         """
-        return jnp.exp(2.0 * jnp.clip(self.ambition, -4.0, 4.0)) * unit**2 / (states_met + 1.0)
+        return jnp.exp(2.0 * jnp.clip(self.ambition, -4.0, 4.0)) * unit**2 / (number + 1.0)

@@ -44,7 +44,7 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 _UNLIMITED = 200.0
 """Steps an episode is expected to take where nothing limits it and none has ended."""
 _TRAINED = 150.0
-"""Steps that plans looked ahead in training, at most."""
+"""Steps that plans looked ahead in training on many states, at most."""
 _SOME = 4.0
 """Visits per pair tried from which on plans look as far as the lifetime lasts."""
 
@@ -123,7 +123,7 @@ class FiniteQ(eqx.Module):
         careful = 1.0 - learned_share(memory.evidence.arrival.ends.sum())
         model = self.model(memory, careful)
         ahead, endless = self.ahead(memory), memory.spec.horizon > SHORT
-        hoped = hopes(model, self.lift(memory, model), careful)
+        hoped = hopes(model, self.lift(memory, model, ahead), careful)
         discount = jnp.where(endless, 1.0 - 1.0 / ahead, 1.0)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
@@ -155,23 +155,30 @@ class FiniteQ(eqx.Module):
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         tried, bandit = (seen.pair.visits > 0).sum(), num_states(memory.spec) == 1
-        known = jnp.where(bandit, tried, seen.met.sum())
-        records = curiosity.beyond(known, reward_unit(seen, self.prior))
+        number = jnp.where(bandit, tried, seen.met.sum())
+        records = curiosity.beyond(number, reward_unit(seen, self.prior))
         return posterior(seen, self.prior, memory.spec, records, upwards)
 
-    def lift(self, memory: Knowledge, model: Model) -> Lift:
+    def lift(self, memory: Knowledge, model: Model, ahead: Float[Array, ""]) -> Lift:
         """Deviations of optimism at every index.
 
-        Deviations of unknown rewards add up along a plan: one that looks 500 steps ahead hopes five times
-        as much as one of 100. Early on that is what finds what lies far ahead. Of what it adds beyond the
-        farthest plans of training, as much is taken back as of the lifetime is over.
+        Where there are many states, deviations of unknown rewards add up along a plan: one that looks 500
+        steps ahead hopes five times as much as one of 100. Early on that is what finds what lies far ahead.
+        Of what it adds beyond the farthest plans of training, as much is taken back as of the lifetime is
+        over.
+
+        Args:
+            memory: of the lifetime.
+            model: from `model`.
+            ahead: steps that the plan looks ahead.
         """
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         steps_left, facts = self.outlook(memory)
         arguments = (steps_left, seen.met.sum(), facts)
         over = seen.steps / (seen.steps + steps_left)
-        calm = jnp.minimum(_TRAINED / self.ahead(memory), 1.0) ** over
+        calm = jnp.minimum(_TRAINED / ahead, 1.0) ** over
+        calm = jnp.where(num_states(memory.spec) > 1, calm, 1.0)
         return Lift(
             calm * curiosity(model.visits, model.strength, *arguments),
             calm * curiosity(seen.arrival.visits, model.arrival_strength, *arguments),

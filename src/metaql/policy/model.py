@@ -146,9 +146,9 @@ def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Mea
 
 
 def _open(seen: Evidence, spec: TaskSpec) -> Bool[Array, "S A"]:
-    """Arms that may pay more than any before: those never tried, unless all win or lose."""
-    wins = seen.binary & (seen.highest > seen.lowest)
-    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~wins
+    """Arms that may pay more than any before: those of a bandit never tried, unless all win or lose."""
+    win_or_lose = seen.binary & seen.told_two
+    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~win_or_lose
 
 
 def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
