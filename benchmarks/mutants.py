@@ -469,7 +469,7 @@ MUTANTS = (
     Mutant(
         "bandits: arms that win or lose may set records too",
         "policy/model.py",
-        "(num_states(spec) == 1) & ~win_or_lose",
+        "(num_states(spec) == 1) & ~seen.binary",
         "(num_states(spec) == 1)",
         (
             "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
@@ -478,8 +478,8 @@ MUTANTS = (
     Mutant(
         "records: arms of every state may set them",
         "policy/model.py",
-        "(num_states(spec) == 1) & ~win_or_lose",
-        "~win_or_lose",
+        "(num_states(spec) == 1) & ~seen.binary",
+        "~seen.binary",
         (
             "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
         ),

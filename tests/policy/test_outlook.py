@@ -363,17 +363,19 @@ def test_an_untried_pair_is_worth_what_its_stride_leads_to():
     assert (by_lot[11:13, 1] < 1.03 * by_lot[11:13, 0]).all()
 
 
-@pytest.mark.parametrize("paid", [(0.5,), (0.5, 2.0), (0.5, 2.0, 1.0)])
+@pytest.mark.parametrize("paid", [(0.5, 2.0, 1.0), (3.0, -4.0, 1.0, 2.0)])
 def test_an_arm_never_tried_may_set_a_record(paid):
     more, unit = surprise(1, *paid)
     tried = len(paid)
+    assert unit == max(map(abs, paid))
     np.testing.assert_allclose(more[:tried], 0.0, atol=1e-6)
     np.testing.assert_allclose(more[tried:], unit**2 / (tried + 1.0), rtol=1e-4)
 
 
 def test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states():
-    np.testing.assert_allclose(surprise(1, 1.0, 0.0, 1.0)[0], 0.0, atol=1e-6)
-    np.testing.assert_allclose(surprise(2, 0.5)[0], 0.0, atol=1e-6)
+    for paid in ((), (1.0,), (1.0, 0.0, 1.0)):
+        np.testing.assert_allclose(surprise(1, *paid)[0], 0.0, atol=1e-6)
+    np.testing.assert_allclose(surprise(2, 0.5, 2.0, 1.0)[0], 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("exists", [[True], [True, False]])

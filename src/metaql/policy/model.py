@@ -146,9 +146,12 @@ def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Mea
 
 
 def _open(seen: Evidence, spec: TaskSpec) -> Bool[Array, "S A"]:
-    """Arms that may pay more than any before: those of a bandit never tried, unless all win or lose."""
-    win_or_lose = seen.binary & seen.told_two
-    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~win_or_lose
+    """Arms that may pay more than any before: those of a bandit never tried.
+
+    None while all rewards so far were one of two values: arms that win or lose pay nothing else, and with
+    this the first that wins would be left too soon.
+    """
+    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~seen.binary
 
 
 def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
