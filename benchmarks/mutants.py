@@ -469,19 +469,19 @@ MUTANTS = (
     Mutant(
         "bandits: arms that win or lose may set records too",
         "policy/model.py",
-        "(num_states(spec) == 1) & ~seen.binary",
-        "(num_states(spec) == 1)",
+        "(prior.unit == 0) & ~seen.binary",
+        "(prior.unit == 0)",
         (
-            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
+            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_or_scale_is_known_or_states_are_many",
         ),
     ),
     Mutant(
         "records: arms of every state may set them",
         "policy/model.py",
-        "(num_states(spec) == 1) & ~seen.binary",
-        "~seen.binary",
+        "(num_states(spec) == 1) & (prior.unit == 0)",
+        "(prior.unit == 0)",
         (
-            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states",
+            "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_or_scale_is_known_or_states_are_many",
         ),
     ),
     Mutant(

@@ -282,10 +282,11 @@ def test_an_end_is_worth_nothing_after_it_and_a_truncation_is():
     assert float(after(False)) > 3.0
 
 
-def pulled(states, *paid):
+def pulled(states, *paid, unit=0.0):
     """A memory of four arms of which the first ones paid this, in a state like ``states - 1`` others."""
     task = finite_task(np.ones((states, 4, states)) / states, np.zeros((states, 4)), horizon=1)
-    learner = untrained()
+    prior = eqx.tree_at(lambda p: p.unit, broad(), jnp.asarray(unit))
+    learner = FiniteQ(prior, untrained().curiosity)
     memory, no = INIT(learner, jax.random.key(0), task.spec(500)), jnp.zeros((), bool)
     for arm, reward in enumerate(paid):
         zero = jnp.zeros((), jnp.int32)
@@ -294,9 +295,9 @@ def pulled(states, *paid):
     return memory, learner
 
 
-def surprise(states, *paid):
+def surprise(states, *paid, unit=0.0):
     """What untried arms may pay beyond what is usual: variance by arm, and the unit."""
-    memory, learner = pulled(states, *paid)
+    memory, learner = pulled(states, *paid, unit=unit)
     evidence = memory.evidence._replace(reward_odds=jnp.asarray(-30.0))
     unit = reward_unit(evidence, learner.prior)
     usual = pair_means(evidence, learner.prior, unit).variance[0]
@@ -372,10 +373,11 @@ def test_an_arm_never_tried_may_set_a_record(paid):
     np.testing.assert_allclose(more[tried:], unit**2 / (tried + 1.0), rtol=1e-4)
 
 
-def test_no_record_is_set_where_arms_win_or_lose_nor_by_arms_of_many_states():
+def test_no_record_is_set_where_arms_win_or_lose_or_scale_is_known_or_states_are_many():
     for paid in ((), (1.0,), (1.0, 0.0, 1.0)):
         np.testing.assert_allclose(surprise(1, *paid)[0], 0.0, atol=1e-6)
-    np.testing.assert_allclose(surprise(2, 0.5, 2.0, 1.0)[0], 0.0, atol=1e-6)
+    for sizes, known in ((1, 3.0), (2, 0.0)):
+        np.testing.assert_allclose(surprise(sizes, 0.5, 2.0, 1.0, unit=known)[0], 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("exists", [[True], [True, False]])

@@ -101,7 +101,7 @@ def posterior(
     unit = reward_unit(seen, prior)
     pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
     pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
-    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, spec), records, 0.0))
+    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, prior, spec), records, 0.0))
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
@@ -145,13 +145,14 @@ def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Mea
     )
 
 
-def _open(seen: Evidence, spec: TaskSpec) -> Bool[Array, "S A"]:
-    """Arms that may pay more than any before: those of a bandit never tried.
+def _open(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Bool[Array, "S A"]:
+    """Arms that may pay more than any before: those of a bandit never tried, its unit of reward not known.
 
     None while all rewards so far were one of two values: arms that win or lose pay nothing else, and with
     this the first that wins would be left too soon.
     """
-    return (seen.pair.visits == 0) & (num_states(spec) == 1) & ~seen.binary
+    unknown = (num_states(spec) == 1) & (prior.unit == 0) & ~seen.binary
+    return (seen.pair.visits == 0) & unknown
 
 
 def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
