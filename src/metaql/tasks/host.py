@@ -311,7 +311,7 @@ def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         # Every answer is checked here at every step; the passive checker looks at the first only.
         return gymnasium.make(name, **{"disable_env_checker": True, **kwargs})
     except (gymnasium.error.UnregisteredEnv, gymnasium.error.DeprecatedEnv, ImportError) as error:
-        known = {_bare(key): key for key in gymnasium.registry}
+        known = {_bare(key): key for key in sorted(gymnasium.registry, key=_rank)}
         near = difflib.get_close_matches(_bare(name), known, n=3)
         hint = f"Did you mean {', '.join(known[key] for key in near)}?" if near else ""
         raise UnknownNameError(
@@ -325,6 +325,11 @@ def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
             f"Options {sorted(kwargs)}: {type(error).__name__}: {error}",
             "See the environment's own documentation for its options.",
         ) from error
+
+
+def _rank(name: str) -> tuple[bool, int]:
+    """What is suggested of ids that are alike: the last, of no namespace and the newest version."""
+    return "/" not in name, gymnasium.registry[name].version or 0
 
 
 def _bare(name: str) -> str:
