@@ -141,12 +141,13 @@ class FiniteAgent:
                 "An environment says these itself.",
             )
         host = open_environment(env)
-        learner = self.learner_for(host.num_states, host.num_actions, prior)
+        kind = self._kind(host.num_states, prior)
+        learner = self.learner_for(host.num_states, host.num_actions, kind)
 
         def conclude(companion: FiniteCompanion, lived: Lived) -> FiniteAdapted:
             facts = _sizes(host.num_states, host.num_actions, host.horizon, episodes)
             known = Learned(companion.memory, companion.rows.index, companion.diary, lived)
-            found = self._conclude(learner, known, facts, prior)
+            found = self._conclude(learner, known, facts, kind)
             found.warnings.extend(host.warnings)
             return found
 
@@ -154,19 +155,20 @@ class FiniteAgent:
         return live_on_host(companion, host, int(episodes), int(seed), on_episode)
 
     def _study(self, log: Log, prior: str | None) -> FiniteAdapted:
-        learner = self.learner_for(log.num_states, log.num_actions, prior)
+        kind = self._kind(log.num_states, prior)
+        learner = self.learner_for(log.num_states, log.num_actions, kind)
         known = learn(learner, log)
         number = max(len(known.lived.returns), 1)
         facts = _sizes(log.num_states, log.num_actions, log.horizon, number)
-        found = self._conclude(learner, known, facts, prior)
+        found = self._conclude(learner, known, facts, kind)
         if not len(known.lived.returns):
             found.warnings.append(_NO_END)
         return found
 
     def _conclude(
-        self, learner: FiniteQ, known: Learned, sizes: dict[str, int], prior: str | None
+        self, learner: FiniteQ, known: Learned, sizes: dict[str, int], kind: str
     ) -> FiniteAdapted:
-        trained = self.card.get("range", {}).get(self._kind(sizes["states"], prior), {})
+        trained = self.card.get("range", {}).get(kind, {})
         return FiniteAdapted(
             **known.lived._asdict(),
             learner=learner,

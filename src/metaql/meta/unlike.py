@@ -97,9 +97,8 @@ def warnings_for(
     for name, size in sizes.items():
         low, high = trained.get(name, (size, size))
         if not low <= size <= high:
-            trained_with = f"{low} to {high}" if low < high else str(high)
             found.append(
-                f"The task has {name}: {size}; the agent was trained with {trained_with}. "
+                f"The task has {name}: {size}; the agent was trained with {_span(low, high)}. "
                 "Expect slower learning and intervals that are less sure."
             )
     if diary is None:
@@ -120,8 +119,11 @@ def unusual_lifetime(card: Mapping[str, Any], episodes: int) -> list[str]:
     low, high = card.get("train", {}).get("episodes", (episodes, episodes))
     if low <= episodes <= high:
         return []
-    trained = f"{low} to {high}" if low < high else str(high)
-    return [f"Trained on lifetimes of {trained} episodes, asked for {episodes}."]
+    return [f"Trained on lifetimes of {_span(low, high)} episodes, asked for {episodes}."]
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low} to {high}" if low < high else str(high)
 
 
 def _unruly(what: str, repeats: Repeats) -> str:
