@@ -288,7 +288,7 @@ MUTANTS = (
     ),
     Mutant(
         "FiniteQ: one noise for all",
-        "embedding/evidence.py",
+        "embedding/rewards.py",
         "apart = jnp.where(seen.binary, 0.0, jax.nn.sigmoid(odds + rewards.odds))",
         "apart = jnp.zeros(()) * odds * rewards.odds",
         (f"{_EVIDENCE}::test_a_sure_thing_does_not_make_all_else_sure",),
@@ -455,14 +455,14 @@ MUTANTS = (
     Mutant(
         "bandits: going anywhere explains what arms pay",
         "policy/model.py",
-        "(num_states(spec) > 1)",
-        "(num_states(spec) > 0)",
+        " * ~seen.alone",
+        "",
         ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_no_rewards",),
     ),
     Mutant(
         "bandits: records are rare as states met, not as arms tried",
         "policy/finiteq.py",
-        "jnp.where(bandit, tried, seen.met.sum())",
+        "jnp.where(seen.alone, tried, seen.met.sum())",
         "seen.met.sum()",
         ("policy/test_outlook.py::test_an_arm_never_tried_may_set_a_record",),
     ),
@@ -476,9 +476,49 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "bandits: an offset of all rewards counts",
+        "embedding/rewards.py",
+        "apart = jnp.where(seen.binary, 0.0, apart)",
+        "apart = jnp.where(seen.binary, 0.0, 0.0 * apart)",
+        ("embedding/test_rewards.py::test_arms_close_to_each_other_have_a_zero_of_their_own",),
+    ),
+    Mutant(
+        "bandits: few rewards show the whole range",
+        "embedding/rewards.py",
+        "jnp.where(seen.binary, 1.0, _growth(seen.steps))",
+        "jnp.where(seen.binary, 1.0, 1.0 + 0.0 * _growth(seen.steps))",
+        ("embedding/test_rewards.py::test_arms_on_both_sides_of_nothing_keep_their_zero",),
+    ),
+    Mutant(
+        "bandits: the prior's zero stays where nothing is paid",
+        "embedding/rewards.py",
+        "prior.mean_weight * (zero + prior.mean * unit)",
+        "prior.mean_weight * (0.0 * zero + prior.mean * unit)",
+        ("embedding/test_rewards.py::test_what_is_usual_of_arms_moves_along_with_all_rewards",),
+    ),
+    Mutant(
+        "bandits: no index",
+        "policy/curiosity.py",
+        "curve + arms.indexed * (index - curve)",
+        "curve + 0.0 * arms.indexed * (index - curve)",
+        (
+            "policy/test_curiosity.py::test_of_arms_the_index_decides_as_far_as_their_scale_is_known",
+        ),
+    ),
+    Mutant(
+        "bandits: a long episode is thought short",
+        "policy/finiteq.py",
+        "jnp.where(sure, horizon, jnp.minimum(horizon, _UNLIMITED))",
+        "jnp.minimum(horizon, _UNLIMITED)",
+        (
+            "policy/test_outlook.py"
+            "::test_a_first_episode_is_as_long_as_told_where_nothing_can_end_it",
+        ),
+    ),
+    Mutant(
         "records: arms of every state may set them",
         "policy/model.py",
-        "(num_states(spec) == 1) & (prior.unit == 0)",
+        "seen.alone & (prior.unit == 0)",
         "(prior.unit == 0)",
         (
             "policy/test_outlook.py::test_no_record_is_set_where_arms_win_or_lose_or_scale_is_known_or_states_are_many",

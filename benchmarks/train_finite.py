@@ -82,7 +82,8 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     "deceptive": {
         ONE_STATE: (
             DECEPTIVE,
-            FiniteTrainConfig(iterations=10, spread=0.2, rate=0.1, bank=8192, one_family=True),
+            # With the index as it is 131.8 in validation; climbing took the curve it replaced to 130.4.
+            FiniteTrainConfig(iterations=0, bank=8192, one_family=True),
         )
     },
 }

@@ -13,13 +13,15 @@ from metaql.embedding import evidence
 from metaql.embedding.evidence import (
     end_rates,
     no_evidence,
-    noises,
     outcomes,
-    pair_means,
     spread_weights,
 )
 from metaql.embedding.hyperprior import SPREADS, EndPrior, broad, reward_prior
 from metaql.embedding.judging import observe
+from metaql.embedding.rewards import (
+    noises,
+    pair_means,
+)
 from metaql.types import TaskSpec, Transition
 
 SURE = 1e6

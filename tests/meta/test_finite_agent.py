@@ -144,9 +144,16 @@ def test_the_learner_fits_the_size(agent):
         agent.learner_for(4, 2, "lake")
 
 
-def test_beliefs_are_of_the_states_met(adapted):
+def rows_acted_in(adapted):
+    visits = np.asarray(adapted.memory.evidence.pair.visits).sum(-1)
+    return [row for row in adapted.rows.values() if visits[row] > 0]
+
+
+def test_beliefs_are_of_the_states_acted_in(adapted):
     beliefs = adapted.beliefs()
-    assert list(beliefs.states) == [state + 5 for state in adapted.rows]
+    acted = rows_acted_in(adapted)
+    assert list(beliefs.states) == [s + 5 for s, row in adapted.rows.items() if row in acted]
+    assert 0 < len(acted) < len(adapted.rows)  # the last state, where episodes end, is none of them
     assert (beliefs.low <= beliefs.mean).all()
     assert (beliefs.mean <= beliefs.high).all()
     assert ((beliefs.best > 0.0) & (beliefs.best <= 1.0)).all()
@@ -164,7 +171,7 @@ def test_what_judges_is_compiled_while_it_lives(agent, maze, monkeypatch):
     monkeypatch.undo()
     programs.clear()
     again = judgement(adapted.learner, adapted.memory, adapted.calibration)
-    np.testing.assert_allclose(beliefs.mean, again.mean[list(adapted.rows.values())], rtol=1e-5)
+    np.testing.assert_allclose(beliefs.mean, again.mean[rows_acted_in(adapted)], rtol=1e-5)
 
 
 def test_what_could_not_be_prepared_is_compiled_when_asked_for(agent, maze):
@@ -175,7 +182,7 @@ def test_what_could_not_be_prepared_is_compiled_when_asked_for(agent, maze):
     failed.set_exception(MemoryError())
     finite_adapt._AHEAD[place] = failed
     again = judgement(adapted.learner, adapted.memory, adapted.calibration)
-    np.testing.assert_allclose(want.mean, again.mean[list(adapted.rows.values())], rtol=1e-5)
+    np.testing.assert_allclose(want.mean, again.mean[rows_acted_in(adapted)], rtol=1e-5)
     assert place not in finite_adapt._AHEAD
 
 
@@ -233,7 +240,7 @@ def test_an_agent_comes_back_as_it_was_saved(agent, tmp_path):
 def test_sizes_beyond_training_are_warned_of(make_agent, maze):
     agent = make_agent(card={"range": {"many_states": {"states": [2, 10], "actions": [2, 5]}}})
     unlike, endless = agent.adapt(maze(), episodes=1).warnings
-    assert "states: 12" in unlike
+    assert "states 12 (trained with 2 to 10)" in unlike
     assert "declares no time limit" in endless
 
 
@@ -273,4 +280,6 @@ def test_nothing_is_said_of_usual_sizes():
     assert warnings_for(known["many_states"], lake) == []
     assert warnings_for(known["one_state"], arms) == []
     (long,) = warnings_for(known["many_states"], lake | {"horizon": 400})
-    assert "horizon: 400; the agent was trained with 10 to 150." in long
+    assert "horizon 400 (trained with 10 to 150). Expect" in long
+    (both,) = warnings_for(known["many_states"], lake | {"states": 48, "horizon": 200})
+    assert "states 48 (trained with 2 to 36), horizon 200 (trained with 10 to 150)." in both

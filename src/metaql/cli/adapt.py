@@ -55,7 +55,7 @@ def adapt(
 
     Any environment with finite (Discrete) observation and action spaces will do; a run of a recurrent
     agent needs the spaces of its family. Nothing is trained here: the agent only remembers what it sees.
-    The agent "finite" also says how sure it is: with --json, a 90% interval of Q* for every state met
+    The agent "finite" also says how sure it is: with --json, a 90% interval of Q* for every state acted in
     and the odds of its greedy action being the best.
 
     Example: metaql adapt FrozenLake-v1 --episodes 20 --env-option map_name=8x8
@@ -102,8 +102,12 @@ def _known(adapted: Any, output: Output) -> dict[str, Any]:
     ask: Callable[[], Beliefs] | None = getattr(adapted, "beliefs", None)
     if ask is not None:
         beliefs = ask()
-        sure = int((beliefs.best >= SURE).sum())
-        output.say(f"Sure of the best action in {sure} of {len(beliefs.states)} states met")
+        if len(beliefs.best):
+            sure, acted = int((beliefs.best >= SURE).sum()), len(beliefs.best)
+            output.say(
+                f"Its greedy action is the best with probability {beliefs.best.mean():.2f}, on average over "
+                f"{acted} states acted in (at least {SURE} in {sure} of them)"
+            )
         document["beliefs"] = beliefs._asdict()
     return document
 

@@ -22,7 +22,6 @@ from metaql.embedding.hyperprior import (
     SPREADS,
     EndPrior,
     Hyperprior,
-    RewardPrior,
 )
 from metaql.embedding.profiles import (
     PROFILES,
@@ -35,10 +34,6 @@ from metaql.embedding.statistics import Tally
 from metaql.embedding.strides import Strides, no_strides
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
-
-_TINY = 1e-6
-_OWN = 2.0
-"""Repeats that what is usual counts as for the noise of an index."""
 
 
 class Rewards(NamedTuple):
@@ -116,31 +111,14 @@ class Evidence(NamedTuple):
     told_two: Bool[Array, ""]
     """Whether there was a time when it was, and likely to stay so (`judging`): each was met twice, say."""
     steps: Float[Array, ""]
+    alone: Bool[Array, ""]
+    """Whether there is one state only: a bandit."""
 
     @property
     def peak(self) -> Float[Array, ""]:
         """Largest magnitude of a reward; 0 before any but zeros."""
         peak = jnp.maximum(jnp.abs(self.lowest), jnp.abs(self.highest))
         return jnp.where(jnp.isfinite(peak), peak, 0.0)
-
-
-class Means(NamedTuple):
-    """Posterior of the mean reward of every index, and of one never visited."""
-
-    mean: Float[Array, "*K"]
-    variance: Float[Array, "*K"]
-    fresh_mean: Float[Array, ""]
-    fresh_variance: Float[Array, ""]
-    noise: Float[Array, "*K"]
-    """Variance of one reward around its mean."""
-    strength: Float[Array, "*K"]
-    """Visits that the common mean counts as."""
-    fresh_noise: Float[Array, ""]
-    fresh_strength: Float[Array, ""]
-    between: Float[Array, ""]
-    """Variance of means between indices."""
-    upward: Float[Array, ""]
-    """The part of it that lies above: what it would be if means below were as far off as those above."""
 
 
 class Rates(NamedTuple):
@@ -181,18 +159,13 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         binary=jnp.ones((), bool),
         told_two=jnp.zeros((), bool),
         steps=zero,
+        alone=spec.total_states == 1,
     )
 
 
 def num_states(spec: TaskSpec) -> Float[Array, ""]:
     """States that exist, met or not."""
     return spec.total_states.astype(jnp.float32)
-
-
-def reward_unit(seen: Evidence, prior: Hyperprior) -> Float[Array, ""]:
-    """The unit of reward: the prior's, or the largest magnitude met (1 before any)."""
-    peak = jnp.where(seen.peak > 0, seen.peak, 1.0)
-    return jnp.where(prior.unit > 0, prior.unit, peak)
 
 
 def base_weights(seen: Evidence, prior: Hyperprior) -> Float[Array, "B G"]:
@@ -250,104 +223,6 @@ def origin_weights(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Float[A
     possible = jnp.ones(4).at[3].set(seen.met.sum() < num_states(spec))
     counts = possible * (prior.origins + seen.origins)
     return counts / counts.sum()
-
-
-def pair_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
-    """Posterior of mean rewards by pair, ``[S, A]``."""
-    tallied = (seen.pair, seen.pair_rewards, reward_prior_of(seen, prior.pair, prior.pair_two))
-    return _reward_means(*tallied, prior.noise_odds, (seen, unit))
-
-
-def arrival_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
-    """Posterior of mean rewards by the state arrived in, ``[S]``."""
-    before = reward_prior_of(seen, prior.arrival, prior.arrival_two)
-    tallied = (seen.arrival, seen.arrival_rewards, before)
-    return _reward_means(*tallied, prior.noise_odds, (seen, unit))
-
-
-def reward_prior_of(seen: Evidence, many: RewardPrior, two: RewardPrior) -> RewardPrior:
-    """The prior that holds: ``two`` as long as all rewards were one of two values."""
-    return RewardPrior(*(jnp.where(seen.binary, b, a) for a, b in zip(many, two, strict=True)))
-
-
-def _reward_means(
-    tally: Tally,
-    rewards: Rewards,
-    prior: RewardPrior,
-    odds: Float[Array, ""],
-    task: tuple[Evidence, Float[Array, ""]],
-) -> Means:
-    """Posterior of mean rewards: normal-normal, its variances estimated along (empirical Bayes).
-
-    Where all rewards so far were one of two values, a reward varies around its mean m as a Bernoulli
-    does, by (high - m)(m - low), and not as all others do on average: with a Beta prior that is exact.
-    """
-    seen, unit = task
-    visited = tally.visits > 0
-    each = tally.reward / jnp.maximum(tally.visits, 1.0)
-    found = noises(tally, rewards, prior, unit)
-    # With two values the noise follows from the mean, and all means have one prior.
-    apart = jnp.where(seen.binary, 0.0, jax.nn.sigmoid(odds + rewards.odds))
-    noise = found.shared + apart * (found.own - found.shared)
-    fresh_noise = found.shared + apart * (found.usual - found.shared)
-    number = visited.sum()
-    mean = prior.mean_weight * prior.mean * unit + jnp.where(visited, each, 0.0).sum()
-    mean = mean / (prior.mean_weight + number)
-    chance = noise / jnp.maximum(tally.visits, 1.0)
-    spread = jnp.where(visited, jnp.square(each - mean) - chance, 0.0).sum()
-    above = 2.0 * jnp.square(jnp.maximum(each - mean, 0.0))
-    above = jnp.where(visited, above - chance, 0.0).sum()
-
-    def with_prior(scatter: Float[Array, ""]) -> Float[Array, ""]:
-        total = prior.between_weight * prior.between * unit**2 + jnp.maximum(scatter, 0.0)
-        return total / (prior.between_weight + number) + _TINY * unit**2
-
-    between = with_prior(spread)
-    upward = jnp.minimum(with_prior(above), between)
-    strength, fresh_strength = noise / between, fresh_noise / between
-    weight = tally.visits + strength
-    posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)
-    local = (seen.highest - posterior) * (posterior - seen.lowest)
-    both = seen.binary & (seen.highest > seen.lowest)
-    scatter = jnp.where(both, jnp.clip(local, 0.0, None) * weight / (weight + 1.0), noise)
-    variance = jnp.where(visited, scatter / jnp.maximum(weight, _TINY), between)
-    # What is usual is itself uncertain: a first arm that pays nothing does not speak for all.
-    common = (between + fresh_noise) / (prior.mean_weight + number)
-    shrunk = strength / jnp.maximum(weight, _TINY)
-    variance = jnp.minimum(variance, between) + jnp.where(visited, shrunk**2, 1.0) * common
-    usual = (mean, between + common)
-    strengths = (strength, fresh_noise, fresh_strength)
-    return Means(posterior, variance, *usual, noise, *strengths, between, upward)
-
-
-def squares_of_both(
-    seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Sum of squares around the mean of pair and arrival together, the prior's included, and its weight."""
-    before = reward_prior_of(seen, prior.pair, prior.pair_two)
-    weight = before.noise_weight
-    return weight * before.noise * unit**2 + seen.both_rewards.within, weight
-
-
-class Noises(NamedTuple):
-    """Variance of a reward around the mean of its index: one for all, or one for each."""
-
-    shared: Float[Array, ""]
-    own: Float[Array, "*K"]
-    usual: Float[Array, ""]
-    """Of an index never visited, where each has its own."""
-
-
-def noises(tally: Tally, rewards: Rewards, prior: RewardPrior, unit: Float[Array, ""]) -> Noises:
-    """Estimates of the noise under both hypotheses, each with the prior's pseudo-observations."""
-    repeats = jnp.maximum(tally.visits - 1.0, 0.0)  # degrees of freedom
-    before, weight = prior.noise * unit**2, prior.noise_weight
-    shared = (weight * before + rewards.within.sum()) / (weight + repeats.sum())
-    # However often an index was visited, it is one example of what is usual.
-    each, share = rewards.within / jnp.maximum(repeats, 1.0), repeats / (repeats + 1.0)
-    usual = (weight * before + (share * each).sum()) / (weight + share.sum())
-    own = (_OWN * usual + rewards.within) / (_OWN + repeats)
-    return Noises(shared, own, usual)
 
 
 def end_rates(tally: Tally, prior: EndPrior, log_likelihood: Float[Array, " D"]) -> Rates:

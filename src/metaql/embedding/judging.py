@@ -13,22 +13,24 @@ from metaql.embedding.added import added
 from metaql.embedding.evidence import (
     Both,
     Evidence,
-    Means,
-    Noises,
     Rewards,
-    arrival_means,
     base_weights,
     common_rate,
-    noises,
     num_states,
     origin_weights,
+)
+from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
+from metaql.embedding.profiles import WIDTH, chances, commonness, profile, refresh
+from metaql.embedding.rewards import (
+    Means,
+    Noises,
+    arrival_means,
+    noises,
     pair_means,
     reward_prior_of,
     reward_unit,
     squares_of_both,
 )
-from metaql.embedding.hyperprior import END_SPREADS, SPREADS, EndPrior, Hyperprior, RewardPrior
-from metaql.embedding.profiles import WIDTH, chances, commonness, profile, refresh
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
 from metaql.embedding.strides import chance_of, walk
 from metaql.embedding.successors import Sparse
@@ -95,14 +97,15 @@ def observe(seen: Evidence, prior: Hyperprior, spec: TaskSpec, transition: Trans
         lowest=lowest,
         highest=highest,
         binary=binary,
-        told_two=seen.told_two | (binary & _tells_two(spec, pair, lowest, highest)),
+        told_two=seen.told_two | (binary & _tells_two(seen.alone, pair, lowest, highest)),
         steps=seen.steps + 1.0,
+        alone=seen.alone,
     )
     return now._replace(added=added(now, prior))
 
 
 def _tells_two(
-    spec: TaskSpec, pair: Tally, lowest: Float[Array, ""], highest: Float[Array, ""]
+    alone: Bool[Array, ""], pair: Tally, lowest: Float[Array, ""], highest: Float[Array, ""]
 ) -> Bool[Array, ""]:
     """Whether two values that were all so far are likely to stay so: each was met twice.
 
@@ -114,7 +117,7 @@ def _tells_two(
     lows = pair.visits - highs
     fewest = jnp.minimum(highs.sum(), lows.sum())
     arms = jnp.maximum((highs > 0.5).sum(), (lows > 0.5).sum())
-    of_bandit = (num_states(spec) == 1) & (fewest > 0.5) & (arms > 1)
+    of_bandit = alone & (fewest > 0.5) & (arms > 1)
     return (fewest > 1.5) | of_bandit
 
 

@@ -223,7 +223,7 @@ class FiniteCompanion:
 
 
 class Beliefs(NamedTuple):
-    """What is believed of Q* in every state met (``M`` of them)."""
+    """What is believed of Q* in every state acted in (``M`` of them); where episodes only ended is none."""
 
     states: Int[np.ndarray, " M"]
     """As the environment numbers them, in the order in which they were met."""
@@ -280,9 +280,10 @@ class FiniteAdapted(FiniteAdaptation):
         return self._by_state(self.judged.mean, self.judged.fresh[0])
 
     def beliefs(self) -> Beliefs:
-        """Mean, 90% interval and the odds of the greedy action, in every state met."""
+        """Mean, 90% interval and the odds of the greedy action, in every state acted in."""
         states, rows = np.asarray(list(self.rows)), np.asarray(list(self.rows.values()))
-        judged = self.judged
+        acted = np.asarray(self.memory.evidence.pair.visits)[rows].sum(-1) > 0
+        states, rows, judged = states[acted], rows[acted], self.judged
         parts = (
             np.asarray(part)[rows] for part in (judged.mean, judged.low, judged.high, judged.best)
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +18,17 @@ from jaxtyping import Array, Float
 
 from metaql.embedding.evidence import (
     Evidence,
-    Means,
-    arrival_means,
     base_weights,
     common_rate,
-    pair_means,
-    reward_unit,
 )
 from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
+from metaql.embedding.rewards import (
+    Means,
+    arrival_means,
+    pair_means,
+    reward_scale,
+    reward_unit,
+)
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
 
 _SAME_SCALE = 0.2
@@ -84,14 +88,15 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
 
 def _facts(seen: Evidence, start: Hyperprior, unit: float) -> dict[str, Array]:
     """What one task's evidence says of how it is made."""
-    scale = jnp.where(unit > 0, unit, reward_unit(seen, start))
+    start = eqx.tree_at(lambda prior: prior.unit, start, jnp.asarray(unit))
+    zero, scale = reward_scale(seen, start)
     pair, arrival = pair_means(seen, start, scale), arrival_means(seen, start, scale)
 
     def five(means: Means, tally: Tally) -> Float[Array, " 5"]:
         spread = jnp.stack([means.between, means.fresh_noise]) / scale**2
         number, repeats = (tally.visits > 0).sum(), jnp.maximum(tally.visits - 1.0, 0.0).sum()
         sizes = jnp.stack([number.astype(jnp.float32), repeats])
-        return jnp.concatenate([means.fresh_mean[None] / scale, spread, sizes])
+        return jnp.concatenate([(means.fresh_mean - zero)[None] / scale, spread, sizes])
 
     return {
         "spread": base_weights(seen, start),

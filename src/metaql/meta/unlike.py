@@ -93,20 +93,27 @@ def warnings_for(
         sizes: "states", "actions", "horizon", ... of the task.
         diary: what happened.
     """
-    found = []
-    for name, size in sizes.items():
-        low, high = trained.get(name, (size, size))
-        if not low <= size <= high:
-            found.append(
-                f"The task has {name}: {size}; the agent was trained with {_span(low, high)}. "
-                "Expect slower learning and intervals that are less sure."
-            )
+    found = _unusual_sizes(trained, sizes)
     if diary is None:
         return found
     for what, repeats in (("where actions lead", diary.ways()), ("rewards", diary.rewards())):
         if repeats.tail() < FALSE_ALARMS / 4.0:
             found.append(_unruly(what, repeats))
     return found
+
+
+def _unusual_sizes(trained: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> list[str]:
+    found = []
+    for name, size in sizes.items():
+        low, high = trained.get(name, (size, size))
+        if not low <= size <= high:
+            found.append(f"{name} {size} (trained with {_span(low, high)})")
+    if not found:
+        return []
+    return [
+        f"The sizes of the task are unlike training: {', '.join(found)}. "
+        "Expect slower learning and intervals that are less sure."
+    ]
 
 
 def unusual_lifetime(card: Mapping[str, Any], episodes: int) -> list[str]:

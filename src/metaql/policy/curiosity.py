@@ -5,9 +5,12 @@ For one normal arm among known ones the optimal optimism is known in closed form
 on how many pulls are left per pull already made. That curve is the start; a dozen weights, trained by
 what whole lifetimes return, bend it by what else matters: sizes, how surely things happen, the share
 of the lifetime left. Where episodes end by themselves the curve itself is best (`Curiosity.settled`).
+Of a bandit it is the index itself (`index_deviations`), once the scale of rewards is known.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -38,9 +41,35 @@ def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
     return jnp.where(ratio <= 0.2, root * 0.5**0.5, curve)
 
 
+def index_deviations(
+    left: Float[Array, "*K"], made: Float[Array, "*K"], binary: Float[Array, ""] | float = 0.0
+) -> Float[Array, "*K"]:
+    """Deviations between the mean of an arm and its index of the pulls left.
+
+    Fitted to `metaql.qlearning.gittins`: to `normal_bonus` within 0.06 for up to 100 pulls left, and, a
+    tenth more of it, to the log-odds of `horizon_table` within 0.2 (0.06 on average).
+
+    Args:
+        left: pulls left.
+        made: pulls made, and those that what was known beforehand counts as; above 0.
+        binary: how sure it is, in [0, 1], that the arm pays one of two values.
+    """
+    longer, few = jnp.log1p(0.12 * left / made) ** 0.42, 1.0 / jnp.sqrt(made + 0.24)
+    return (1.0 + 0.1 * binary) * jnp.maximum(1.46 * longer - 0.65 * few, 0.0)
+
+
 def learned_share(ends: Float[Array, ""]) -> Float[Array, ""]:
     """How much of what was learned counts in a task of which so many episodes ended by themselves."""
     return _FEW_ENDS / (_FEW_ENDS + ends)
+
+
+class Arms(NamedTuple):
+    """Of a bandit: how far the index of an arm decides. It hopes too little where the scale is in doubt."""
+
+    indexed: Float[Array, ""]
+    """Share of the index, in [0, 1]."""
+    binary: Float[Array, ""]
+    """Probability that rewards are of two values."""
 
 
 class Curiosity(eqx.Module):
@@ -83,6 +112,7 @@ class Curiosity(eqx.Module):
         steps_left: Float[Array, ""],
         states_met: Float[Array, ""],
         facts: Float[Array, " F"],
+        arms: Arms | None = None,
     ) -> Float[Array, "*K"]:
         """Deviations for indices with this many visits.
 
@@ -92,11 +122,16 @@ class Curiosity(eqx.Module):
             steps_left: expected number of steps until the lifetime ends.
             states_met: among how many states these steps divide.
             facts: what else is known of the lifetime, `FEATURES` numbers of order 1.
+            arms: of a bandit; None: the closed form alone.
         """
         made = visits + jnp.clip(strength, 0.1, 10.0)
         ratio = steps_left / (jnp.maximum(states_met, 1.0) ** self.crowd * made)
         bend = self.level + self.by_ratio * jnp.log(ratio + 1e-6) / 5.0 + self.by_fact @ facts
-        return gittins_deviations(ratio) * jnp.exp(jnp.clip(bend, -4.0, 3.0))
+        curve = gittins_deviations(ratio)
+        if arms is not None:
+            index = index_deviations(steps_left, made, arms.binary)
+            curve = curve + arms.indexed * (index - curve)
+        return curve * jnp.exp(jnp.clip(bend, -4.0, 3.0))
 
     def beyond(self, number: Float[Array, ""], unit: Float[Array, ""]) -> Float[Array, ""]:
         """Variance of the reward of a state never met (an arm never tried) that no reward so far can tell of.

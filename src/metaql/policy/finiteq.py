@@ -21,11 +21,13 @@ from metaql.embedding.evidence import (
     base_weights,
     no_evidence,
     num_states,
-    reward_unit,
 )
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
-from metaql.policy.curiosity import Curiosity, learned_share
+from metaql.embedding.rewards import (
+    reward_unit,
+)
+from metaql.policy.curiosity import Arms, Curiosity, learned_share
 from metaql.policy.model import Model, posterior
 from metaql.policy.outlook import (
     SHORT,
@@ -43,6 +45,8 @@ from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 _UNLIMITED = 200.0
 """Steps an episode is expected to take where nothing limits it and none has ended."""
+_LONG = 1e4
+"""Steps from which on a horizon is taken for no limit."""
 _TRAINED = 150.0
 """Steps that plans looked ahead in training on many states, at most."""
 _SOME = 4.0
@@ -154,8 +158,8 @@ class FiniteQ(eqx.Module):
         """The posterior over models; ``upwards`` as in `posterior`."""
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
-        tried, bandit = (seen.pair.visits > 0).sum(), num_states(memory.spec) == 1
-        number = jnp.where(bandit, tried, seen.met.sum())
+        tried = (seen.pair.visits > 0).sum()
+        number = jnp.where(seen.alone, tried, seen.met.sum())
         records = curiosity.beyond(number, reward_unit(seen, self.prior))
         return posterior(seen, self.prior, memory.spec, records, upwards)
 
@@ -175,10 +179,13 @@ class FiniteQ(eqx.Module):
         seen = memory.evidence
         curiosity = self.curiosity.settled(seen.arrival.ends.sum())
         steps_left, facts = self.outlook(memory)
-        arguments = (steps_left, seen.met.sum(), facts)
+        # Two values may be wins and losses, or the first two rewards of very many.
+        known = jnp.where((self.prior.unit > 0) | ~seen.binary, 1.0, model.bounds.hold)
+        arms = Arms(jnp.where(seen.alone, known, 0.0), model.bounds.hold)
+        arguments = (steps_left, seen.met.sum(), facts, arms)
         over = seen.steps / (seen.steps + steps_left)
         calm = jnp.minimum(_TRAINED / ahead, 1.0) ** over
-        calm = jnp.where(num_states(memory.spec) > 1, calm, 1.0)
+        calm = jnp.where(seen.alone, 1.0, calm)
         return Lift(
             calm * curiosity(model.visits, model.strength, *arguments),
             calm * curiosity(seen.arrival.visits, model.arrival_strength, *arguments),
@@ -188,8 +195,10 @@ class FiniteQ(eqx.Module):
     def outlook(self, memory: Knowledge) -> tuple[Float[Array, ""], Float[Array, " F"]]:
         """Steps left in the lifetime, and the facts that `Curiosity` sees."""
         seen, clock, spec = memory.evidence, memory.clock, memory.spec
-        horizon = jnp.minimum(spec.horizon.astype(jnp.float32), 1e4)
-        usual = jnp.minimum(horizon, _UNLIMITED)
+        horizon = jnp.minimum(spec.horizon.astype(jnp.float32), _LONG)
+        # With one state nothing but the horizon is likely to end an episode.
+        sure = seen.alone & (horizon < _LONG)
+        usual = jnp.where(sure, horizon, jnp.minimum(horizon, _UNLIMITED))
         length = (seen.steps - clock.step + usual) / (clock.episode + 1.0)
         episodes = spec.episodes.astype(jnp.float32)
         later = jnp.maximum(episodes - clock.episode - 1.0, 0.0) * length

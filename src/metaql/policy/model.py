@@ -14,18 +14,20 @@ from jaxtyping import Array, Bool, Float
 
 from metaql.embedding.evidence import (
     Evidence,
-    Means,
     Outcomes,
     Rates,
-    arrival_means,
     end_rates,
     num_states,
     origin_weights,
     outcomes,
+)
+from metaql.embedding.hyperprior import Hyperprior
+from metaql.embedding.rewards import (
+    Means,
+    arrival_means,
     pair_means,
     reward_unit,
 )
-from metaql.embedding.hyperprior import Hyperprior
 from metaql.embedding.statistics import Tally
 from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors
@@ -101,12 +103,12 @@ def posterior(
     unit = reward_unit(seen, prior)
     pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
     pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
-    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, prior, spec), records, 0.0))
+    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, prior), records, 0.0))
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     # Of a bandit they explain no rewards, or no arm would be better than another.
-    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds) * (num_states(spec) > 1)
+    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds) * ~seen.alone
     landing = jnp.where(seen.steps > 0, seen.added.landing, arrival.mean)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
@@ -145,13 +147,13 @@ def _upwards(means: Means, tally: Tally, share: Float[Array, ""] | float) -> Mea
     )
 
 
-def _open(seen: Evidence, prior: Hyperprior, spec: TaskSpec) -> Bool[Array, "S A"]:
+def _open(seen: Evidence, prior: Hyperprior) -> Bool[Array, "S A"]:
     """Arms that may pay more than any before: those of a bandit never tried, its unit of reward not known.
 
     None while all rewards so far were one of two values: arms that win or lose pay nothing else, and with
     this the first that wins would be left too soon.
     """
-    unknown = (num_states(spec) == 1) & (prior.unit == 0) & ~seen.binary
+    unknown = seen.alone & (prior.unit == 0) & ~seen.binary
     return (seen.pair.visits == 0) & unknown
 
 
