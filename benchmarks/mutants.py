@@ -455,8 +455,8 @@ MUTANTS = (
     Mutant(
         "bandits: going anywhere explains what arms pay",
         "policy/model.py",
-        " * ~seen.alone",
-        "",
+        "jnp.where(seen.alone, 0.0, jax.nn.sigmoid",
+        "jnp.where(False, 0.0, jax.nn.sigmoid",
         ("policy/test_outlook.py::test_of_a_bandit_arrivals_explain_no_rewards",),
     ),
     Mutant(
@@ -504,6 +504,20 @@ MUTANTS = (
         (
             "policy/test_curiosity.py::test_of_arms_the_index_decides_as_far_as_their_scale_is_known",
         ),
+    ),
+    Mutant(
+        "bandits: the index decides from the first pull on",
+        "policy/finiteq.py",
+        "jnp.where((self.prior.unit > 0) | ~seen.binary, 1.0, model.bounds.hold)",
+        "jnp.ones_like(model.bounds.hold)",
+        ("policy/test_outlook.py::test_the_index_decides_once_the_scale_is_known",),
+    ),
+    Mutant(
+        "bandits: values are alike by what is common to all",
+        "policy/finiteq.py",
+        "_ALIKE * jnp.minimum(unit / jnp.maximum(seen.peak, 1e-30), 1.0)",
+        "_ALIKE + 0.0 * unit",
+        ("policy/test_outlook.py::test_an_offset_makes_no_arms_alike",),
     ),
     Mutant(
         "bandits: a long episode is thought short",

@@ -82,7 +82,7 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     "deceptive": {
         ONE_STATE: (
             DECEPTIVE,
-            # With the index as it is 131.8 in validation; climbing took the curve it replaced to 130.4.
+            # With the index as it is 131.7 in validation; climbing took the curve it replaced to 130.4.
             FiniteTrainConfig(iterations=0, bank=8192, one_family=True),
         )
     },

@@ -188,11 +188,17 @@ def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):
         "episode 3: return 0 in 9 steps",
     ]
     assert str(folder) in err
+    sure = "the best with probability 0.75, on average over 2 states acted in (at least 0.9 in 1 of them)"
+    assert sure in err
+    assert "the best with probability" not in run(capfd, *words[:2], "--episodes", "1")[2], (
+        "of no state"
+    )
     assert "agent finite" in run(capfd, *words)[2], "the one for any task is the default"
     code, out, _ = run(capfd, *words, "--json", "--agent", str(folder))
     document = json.loads(out)
     assert document["returns"] == [0, 1, 0]
     assert document["lengths"] == [7, 8, 9]
+    assert document["beliefs"]["best"] == [0.5, 1.0]
     assert document["env_options"] == {"map_name": "8x8"}
 
 

@@ -56,3 +56,26 @@ def test_what_chance_alone_scatters_is_taken_out_of_one_family():
             getattr(sharp.pair_two, field), getattr(loose.pair_two, field), rtol=1e-6
         )
     assert float(sharp.stays_two) == 1.0
+
+
+class Shifted:
+    """Normal arms with an offset, on a scale of their own."""
+
+    def __init__(self, offset, scale):
+        self.offset, self.scale = offset, scale
+
+    def tasks(self, key, number, split):
+        tasks = Bandit(8, horizon=100, kind="normal").tasks(key, number, split)
+        reward, noise = tasks.reward + self.offset, tasks.reward_noise
+        return tasks._replace(reward=self.scale * reward, reward_noise=self.scale * noise)
+
+
+def test_an_offset_of_all_rewards_is_no_part_of_what_arms_pay():
+    """In batches of two scales, so that no unit is shared."""
+    plain, offset = (
+        fit_hyperprior([experience(Shifted(shift, scale), 48, 256) for scale in (1.0, 30.0)])
+        for shift in (0.0, 100.0)
+    )
+    assert float(plain.unit) == float(offset.unit) == 0.0
+    assert abs(float(offset.pair.mean)) < 0.2
+    np.testing.assert_allclose(offset.pair.between, plain.pair.between, rtol=0.5)

@@ -16,6 +16,7 @@ from metaql.embedding.rewards import (
     reward_unit,
 )
 from metaql.meta.lifetime import advance_unrecorded, begin_all
+from metaql.policy.curiosity import gittins_deviations, index_deviations
 from metaql.policy.finiteq import FiniteQ, untrained
 from metaql.policy.model import Bounds
 from metaql.policy.outlook import (
@@ -159,6 +160,60 @@ def test_a_first_episode_is_as_long_as_told_where_nothing_can_end_it(states, hor
     )
     memory = INIT(untrained(), jax.random.key(0), task.spec(1))
     assert float(untrained().outlook(memory)[0]) == left
+
+
+def test_an_episode_of_a_bandit_that_ended_by_itself_is_no_longer_thought_so_long():
+    def left(ended):
+        task = finite_task(np.ones((1, 4, 1)), np.zeros((1, 4)), horizon=1000)
+        learner = untrained()
+        memory, here = INIT(learner, jax.random.key(0), task.spec(50)), jnp.asarray(0)
+        ends = jnp.asarray(ended), jnp.asarray(not ended)
+        memory = LEARN(learner, memory, Transition(here, here, jnp.asarray(1.0), here, *ends))
+        return float(learner.outlook(memory)[0])
+
+    assert left(True) == 49 * (1 + 200) / 2  # half of what it was, and of what is usual
+    assert left(False) == 49 * (1 + 1000) / 2
+
+
+@pytest.mark.parametrize(
+    ("paid", "unit", "known"),
+    [
+        ((), 0.0, False),
+        ((0.5,), 0.0, False),
+        ((0.5, -1.0), 0.0, False),
+        ((0.5, -1.0, 2.0), 0.0, True),
+        ((0.5, -1.0), 3.0, True),
+    ],
+)
+@pytest.mark.parametrize("states", [1, 2])
+def test_the_index_decides_once_the_scale_is_known(states, paid, unit, known):
+    memory, learner = pulled(states, *paid, unit=unit)
+    model, steps_left = MODEL(learner, memory), learner.outlook(memory)[0]
+    made = jnp.clip(model.visits + jnp.clip(model.strength, 0.1, 10.0), 0.1, None)[0]
+    met = jnp.maximum(memory.evidence.met.sum(), 1.0)
+    closed = gittins_deviations(steps_left / (met * made))
+    expected = index_deviations(steps_left, made) if known and states == 1 else closed
+    np.testing.assert_allclose(LIFT(learner, memory, model, 100.0).pair[0], expected, rtol=1e-4)
+
+
+def test_of_coins_the_index_decides_as_far_as_two_values_hold():
+    memory, learner = pulled(1, 1.0, 0.0, 1.0)
+    model, steps_left = MODEL(learner, memory), learner.outlook(memory)[0]
+    made = (model.visits + jnp.clip(model.strength, 0.1, 10.0))[0]
+    index, closed = index_deviations(steps_left, made, 0.5), gittins_deviations(steps_left / made)
+    found = LIFT(learner, memory, model, 100.0).pair[0]
+    np.testing.assert_allclose(found, 0.5 * (index + closed), rtol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10_000.0])
+def test_an_offset_makes_no_arms_alike(offset):
+    memory, learner = pulled(1, *(offset + np.asarray([1.0, 3.0, 2.0, 2.5])))
+    plan = memory.plan._replace(q=100.0 * jnp.asarray([[1.0, 3.0, 2.0, 2.5]]) + 100.0 * offset)
+    memory = memory._replace(plan=plan, closing=plan)
+    acts = [
+        ACT(learner, key, memory, jnp.asarray(0)) for key in jax.random.split(jax.random.key(0), 8)
+    ]
+    assert {int(decision.action) for decision in acts} == {1}
 
 
 def test_of_a_bandit_looking_far_adds_nothing():

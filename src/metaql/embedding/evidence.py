@@ -159,7 +159,7 @@ def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
         binary=jnp.ones((), bool),
         told_two=jnp.zeros((), bool),
         steps=zero,
-        alone=spec.total_states == 1,
+        alone=jnp.asarray(spec.total_states == 1),
     )
 
 

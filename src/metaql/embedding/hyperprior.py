@@ -31,7 +31,7 @@ class RewardPrior(NamedTuple):
     """Normal rewards: means vary between indices around a common mean, and rewards around each.
 
     Every value counts as that many pairs (or states, or repeated visits) already seen. Values are in
-    reward units, squared for variances.
+    reward units, squared for variances, and means from the zero of `metaql.embedding.rewards.Scale`.
     """
 
     mean: Float[Array, ""]
@@ -83,7 +83,8 @@ class Hyperprior(eqx.Module):
     ends_odds: Float[Array, ""]
     """The same for terminations."""
     unit: Float[Array, ""]
-    """Unit of reward; 0: the largest reward met, so that no result depends on the scale."""
+    """Unit of reward; 0: what `metaql.embedding.rewards.reward_scale` finds, so that no result depends on the
+    scale."""
 
 
 def reward_prior(

@@ -271,7 +271,7 @@ class FiniteAdapted(FiniteAdaptation):
         plan = jax.device_get(self.memory.plan)
         values = self._by_state(plan.q, plan.fresh)[states]
         top = values.max(-1, keepdims=True)
-        close = values >= top - 1e-5 * (1.0 + np.abs(top))
+        close = values >= top - float(self.learner.alike(self.memory)) * (1.0 + np.abs(top))
         noise = np.random.default_rng(0).random(values.shape)
         return np.where(close, noise, -1.0).argmax(-1)
 

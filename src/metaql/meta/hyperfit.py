@@ -32,7 +32,7 @@ from metaql.embedding.rewards import (
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
 
 _SAME_SCALE = 0.2
-"""Deviation of the logarithm of the largest reward up to which a family has one scale."""
+"""Deviation of the logarithm of the unit of reward up to which a family has one scale."""
 _WEIGHTS = (0.3, 300.0)
 """Bounds of every weight in pseudo-observations."""
 _SURE = 0.02
@@ -46,8 +46,8 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
         experience: batches ``[N, ...]`` of evidence, gathered under `broad`; each batch counts alike.
         one_family: take out of the scatter between tasks what chance alone makes of it, for rewards:
             means of few arms differ even where all arms have one prior. Sharper; for tasks that are
-            all made alike. (Rewards of more than two values only where they have one scale: the largest
-            one met, which is the unit else, grows along a lifetime.)
+            all made alike. (Rewards of more than two values only where they have one scale: the unit found
+            else grows along a lifetime.)
     """
     start = broad()
     peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]

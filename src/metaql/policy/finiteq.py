@@ -41,12 +41,15 @@ from metaql.policy.outlook import (
     sweep,
     task_discount,
 )
+from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Decision, PRNGKey, TaskSpec, Transition
 
 _UNLIMITED = 200.0
 """Steps an episode is expected to take where nothing limits it and none has ended."""
 _LONG = 1e4
-"""Steps from which on a horizon is taken for no limit."""
+"""Horizons beyond this are as good as none."""
+_ALIKE = 1e-5
+"""Share of a value that rounding, and what planning leaves open, may make."""
 _TRAINED = 150.0
 """Steps that plans looked ahead in training on many states, at most."""
 _SOME = 4.0
@@ -99,10 +102,19 @@ class FiniteQ(eqx.Module):
         q = jnp.where(is_closing(memory), memory.closing.q[state], memory.plan.q[state])
         values = jnp.where(mask, q, -jnp.inf)
         noise = jax.random.uniform(key, values.shape)
-        close = values >= values.max() - 1e-5 * jnp.abs(values.max())
+        close = values >= values.max() - self.alike(memory) * jnp.abs(values.max())
         action = jnp.argmax(jnp.where(close, noise, -1.0)).astype(jnp.int32)
         estimate = jnp.where(mask, self.believed(memory).q[state], -jnp.inf)
         return Decision(action, values, estimate)
+
+    def alike(self, memory: Knowledge) -> Float[Array, ""]:
+        """Share of the best value by which another may fall short and count as its equal.
+
+        An offset of a bandit's rewards is part of all values: no difference is judged by it.
+        """
+        seen = memory.evidence
+        unit = reward_unit(seen, self.prior)
+        return _ALIKE * jnp.minimum(unit / jnp.maximum(seen.peak, 1e-30), 1.0)
 
     def update(self, key: PRNGKey, memory: Knowledge, transition: Transition) -> Knowledge:
         """Judge and count the transition, then plan anew."""
@@ -196,8 +208,8 @@ class FiniteQ(eqx.Module):
         """Steps left in the lifetime, and the facts that `Curiosity` sees."""
         seen, clock, spec = memory.evidence, memory.clock, memory.spec
         horizon = jnp.minimum(spec.horizon.astype(jnp.float32), _LONG)
-        # With one state nothing but the horizon is likely to end an episode.
-        sure = seen.alone & (horizon < _LONG)
+        # With one state nothing but the horizon ends an episode, as long as nothing else did.
+        sure = seen.alone & (spec.horizon < NO_HORIZON) & (seen.arrival.ends.sum() == 0)
         usual = jnp.where(sure, horizon, jnp.minimum(horizon, _UNLIMITED))
         length = (seen.steps - clock.step + usual) / (clock.episode + 1.0)
         episodes = spec.episodes.astype(jnp.float32)

@@ -108,7 +108,7 @@ def posterior(
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
     # Of a bandit they explain no rewards, or no arm would be better than another.
-    by_arrival = jax.nn.sigmoid(prior.reward_odds + seen.reward_odds) * ~seen.alone
+    by_arrival = jnp.where(seen.alone, 0.0, jax.nn.sigmoid(prior.reward_odds + seen.reward_odds))
     landing = jnp.where(seen.steps > 0, seen.added.landing, arrival.mean)
     ends_by_arrival = jax.nn.sigmoid(prior.ends_odds + seen.ends_odds)
     pair_ends = end_rates(seen.pair, prior.pair_ends, seen.log_pair_ends)
