@@ -6,14 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.embedding.evidence import (
-    no_evidence,
-)
+from metaql.embedding.evidence import no_evidence
 from metaql.embedding.hyperprior import broad
 from metaql.embedding.judging import observe
-from metaql.embedding.rewards import (
-    reward_unit,
-)
+from metaql.embedding.rewards import reward_unit
 from metaql.policy.model import posterior
 from metaql.policy.outlook import flat, foresee, hopes
 from metaql.types import TaskSpec, Transition

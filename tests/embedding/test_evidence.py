@@ -10,18 +10,10 @@ import pytest
 from scipy.special import gammaln
 
 from metaql.embedding import evidence
-from metaql.embedding.evidence import (
-    end_rates,
-    no_evidence,
-    outcomes,
-    spread_weights,
-)
+from metaql.embedding.evidence import end_rates, no_evidence, outcomes, spread_weights
 from metaql.embedding.hyperprior import SPREADS, EndPrior, broad, reward_prior
 from metaql.embedding.judging import observe
-from metaql.embedding.rewards import (
-    noises,
-    pair_means,
-)
+from metaql.embedding.rewards import noises, pair_means
 from metaql.types import TaskSpec, Transition
 
 SURE = 1e6

@@ -16,19 +16,15 @@ from metaql.types import TaskSpec, Transition
 SEE = eqx.filter_jit(observe)
 
 
-def paid(*rewards, states=1, unit=0.0, arms=None):
-    """Evidence of a task of five actions in which these were paid, each by another arm unless told."""
+def paid(*rewards, states=1, unit=0.0):
+    """Evidence of a task of five actions in which these were paid, each by another arm."""
     exists = jnp.arange(2) < states
     spec = TaskSpec(exists, jnp.ones(5, bool), jnp.asarray(100), jnp.asarray(1))
     prior = eqx.tree_at(lambda p: p.unit, broad(), jnp.asarray(unit))
     seen, here, no = no_evidence(spec, None), jnp.asarray(0), jnp.asarray(False)
-    for arm, reward in zip(arms or range(len(rewards)), rewards, strict=True):
-        seen = SEE(
-            seen,
-            prior,
-            spec,
-            Transition(here, jnp.asarray(arm), jnp.float32(reward), here, no, no),
-        )
+    for arm, reward in enumerate(rewards):
+        last = Transition(here, jnp.asarray(arm), jnp.float32(reward), here, no, no)
+        seen = SEE(seen, prior, spec, last)
     return seen, prior
 
 

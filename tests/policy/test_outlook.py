@@ -11,10 +11,7 @@ import numpy as np
 import pytest
 
 from metaql.embedding.hyperprior import broad
-from metaql.embedding.rewards import (
-    pair_means,
-    reward_unit,
-)
+from metaql.embedding.rewards import pair_means, reward_unit
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.curiosity import gittins_deviations, index_deviations
 from metaql.policy.finiteq import FiniteQ, untrained

@@ -11,17 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metaql.embedding import successors as after
-from metaql.embedding.evidence import (
-    Added,
-    Evidence,
-)
+from metaql.embedding.evidence import Added, Evidence
 from metaql.embedding.hyperprior import Hyperprior
-from metaql.embedding.rewards import (
-    arrival_means,
-    reward_prior_of,
-    reward_unit,
-    squares_of_both,
-)
+from metaql.embedding.rewards import arrival_means, reward_prior_of, reward_unit, squares_of_both
 
 _TINY = 1e-6
 

@@ -16,19 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metaql.embedding.evidence import (
-    Evidence,
-    base_weights,
-    common_rate,
-)
+from metaql.embedding.evidence import Evidence, base_weights, common_rate
 from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
-from metaql.embedding.rewards import (
-    Means,
-    arrival_means,
-    pair_means,
-    reward_scale,
-    reward_unit,
-)
+from metaql.embedding.rewards import Means, arrival_means, pair_means, reward_scale, reward_unit
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
 
 _SAME_SCALE = 0.2

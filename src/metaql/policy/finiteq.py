@@ -16,17 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding.embed import Clock
-from metaql.embedding.evidence import (
-    Evidence,
-    base_weights,
-    no_evidence,
-    num_states,
-)
+from metaql.embedding.evidence import Evidence, base_weights, no_evidence, num_states
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
-from metaql.embedding.rewards import (
-    reward_unit,
-)
+from metaql.embedding.rewards import reward_unit
 from metaql.policy.curiosity import Arms, Curiosity, learned_share
 from metaql.policy.model import Model, posterior
 from metaql.policy.outlook import (

@@ -22,12 +22,7 @@ from metaql.embedding.evidence import (
     outcomes,
 )
 from metaql.embedding.hyperprior import Hyperprior
-from metaql.embedding.rewards import (
-    Means,
-    arrival_means,
-    pair_means,
-    reward_unit,
-)
+from metaql.embedding.rewards import Means, arrival_means, pair_means, reward_unit
 from metaql.embedding.statistics import Tally
 from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors

@@ -20,14 +20,9 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float
 
-from metaql.embedding.evidence import (
-    num_states,
-    spread_weights,
-)
+from metaql.embedding.evidence import num_states, spread_weights
 from metaql.embedding.hyperprior import SPREADS
-from metaql.embedding.rewards import (
-    reward_unit,
-)
+from metaql.embedding.rewards import reward_unit
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.policy.model import Model
 from metaql.policy.outlook import (
