@@ -478,8 +478,8 @@ MUTANTS = (
     Mutant(
         "bandits: an offset of all rewards counts",
         "embedding/rewards.py",
-        "apart = jnp.where(seen.binary, 0.0, apart)",
-        "apart = jnp.where(seen.binary, 0.0, 0.0 * apart)",
+        "offset = jnp.where(seen.binary, 0.0, offset)",
+        "offset = jnp.where(seen.binary, 0.0, 0.0 * offset)",
         ("embedding/test_rewards.py::test_arms_close_to_each_other_have_a_zero_of_their_own",),
     ),
     Mutant(

@@ -16,6 +16,7 @@ from metaql.tasks.families import Bandit
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 totals = importlib.import_module("_totals")
 bandits = importlib.import_module("_bandits")
+optimum = importlib.import_module("bandit_optimum")
 random_mdps = importlib.import_module("random_mdps")
 
 KEY = jax.random.key(0)
@@ -65,3 +66,28 @@ def test_what_was_chosen_was_compared():
     for _, compared, chosen in random_mdps.ROWS.values():
         assert len(chosen) == len(random_mdps.BUDGETS)
         assert not compared or set(chosen) <= set(compared)
+
+
+@pytest.mark.parametrize(
+    ("arms", "pulls", "total"),
+    [
+        (1, 4, 2.0),  # nothing to choose
+        (2, 1, 0.5),
+        (2, 2, 0.5 + 0.5 * 2 / 3 + 0.5 * 0.5),  # stay with a winner, leave a loser
+        # After a win stay; after a loss go over, and with two losers there is a third, or none.
+        (2, 3, 0.5 + 0.5 * (2 / 3 + 2 / 3 * 3 / 4 + 1 / 3 * 1 / 2) + 0.5 * (0.5 + 1 / 3 + 1 / 6)),
+        (3, 3, 0.5 + 0.5 * (2 / 3 + 2 / 3 * 3 / 4 + 1 / 3 * 1 / 2) + 0.5 * (0.5 + 1 / 3 + 1 / 4)),
+    ],
+)
+def test_the_most_that_few_pulls_can_earn_is_exact(arms: int, pulls: int, total: float):
+    assert optimum.bayes_optimal_total(arms, pulls) == pytest.approx(total)
+
+
+def test_no_index_earns_more_than_the_most_there_is():
+    case = bandits.Case(3, (6,))
+    tasks = case.tasks(KEY, 20_000, "validation")
+    keys = jax.random.split(jax.random.key(1), 20_000)
+    learner = bandits.rows_of(case)["Gittins, pulls left"].make(case, None, 6)
+    found = totals.totals(learner, tasks, keys, (6,), apart=False)[6]
+    most, error = optimum.bayes_optimal_total(3, 6), found.std() / np.sqrt(len(found))
+    assert most - 0.05 < found.mean() < most + 3.0 * error

@@ -13,10 +13,11 @@ from metaql.embedding import evidence
 from metaql.embedding.evidence import end_rates, no_evidence, outcomes, spread_weights
 from metaql.embedding.hyperprior import SPREADS, EndPrior, broad, reward_prior
 from metaql.embedding.judging import observe
-from metaql.embedding.rewards import noises, pair_means
+from metaql.embedding.rewards import Scale, noises, pair_means
 from metaql.types import TaskSpec, Transition
 
 SURE = 1e6
+UNIT = Scale(jnp.zeros(()), jnp.ones(()))
 
 
 def spec(states=4, actions=2):
@@ -85,7 +86,7 @@ def test_mean_rewards_are_the_normal_normal_posterior():
     )
     rewards = [3.0, 5.0, 0.5]
     seen = gather([step(0, 0, r, 1) for r in rewards], prior)
-    means = pair_means(seen, prior, jnp.ones(()))
+    means = pair_means(seen, prior, UNIT)
     strength = 2.0 / 4.0
     np.testing.assert_allclose(
         means.mean[0, 0], (sum(rewards) + strength) / (3 + strength), rtol=1e-4
@@ -98,7 +99,7 @@ def test_two_valued_rewards_are_the_beta_posterior():
     uniform = reward_prior(0.5, SURE, 1 / 12, SURE, 1 / 6, SURE)
     prior = eqx.tree_at(lambda p: (p.pair_two, p.unit), broad(), (uniform, jnp.ones(())))
     seen = gather([step(0, 0, r, 0) for r in (1, 1, 0, 1)], prior)
-    means = pair_means(seen, prior, jnp.ones(()))
+    means = pair_means(seen, prior, UNIT)
     a, b = 4.0, 2.0
     np.testing.assert_allclose(means.mean[0, 0], a / (a + b), rtol=1e-4)
     np.testing.assert_allclose(
@@ -134,7 +135,7 @@ def test_a_sure_thing_does_not_make_all_else_sure():
     unsure = [step(0, 1, rng.normal(0.0, 1.0), 0) for _ in range(5)]
     prior = broad()
     seen = gather([*unsure[:3], *sure, *unsure[3:]], prior)
-    means = pair_means(seen, prior, jnp.asarray(1.0))
+    means = pair_means(seen, prior, UNIT)
     assert seen.pair_rewards.odds > 3.0
     assert means.noise[0, 0] < 0.1
     shared = noises(seen.pair, seen.pair_rewards, prior.pair, jnp.asarray(1.0)).shared

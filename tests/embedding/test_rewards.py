@@ -83,7 +83,7 @@ def test_after_many_rewards_the_range_is_known():
 def test_what_is_usual_of_arms_moves_along_with_all_rewards():
     def usual(offset):
         seen, prior = paid(*(np.asarray([0.5, 2.0, 1.0, 1.2]) + offset))
-        means = pair_means(seen, prior, reward_scale(seen, prior).unit)
+        means = pair_means(seen, prior, reward_scale(seen, prior))
         return float(means.fresh_mean) - offset, float(jnp.sqrt(means.between))
 
     np.testing.assert_allclose(usual(1000.0), usual(100.0), rtol=0.05)

@@ -64,8 +64,16 @@ class WitnessInTurn(Witness):
     plans_between_episodes: ClassVar[bool] = True
 
 
+class WitnessPlainly(Witness):
+    compiles_plainly: ClassVar[bool] = True
+
+
 class QInTurn(QLearning):
     plans_between_episodes: ClassVar[bool] = True
+
+
+class QPlainly(QLearning):
+    compiles_plainly: ClassVar[bool] = True
 
 
 def corridor(horizon, cells=4):
@@ -101,7 +109,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("cls", [Witness, WitnessInTurn], ids=["abreast", "in turn"])
+@pytest.mark.parametrize(
+    "cls", [Witness, WitnessInTurn, WitnessPlainly], ids=["abreast", "in turn", "plainly"]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_returns_lengths_and_ends_by_hand(cls, case):
     action, horizon, episode_return, length, end, last = CASES[case]
@@ -125,13 +135,14 @@ def test_each_lifetime_may_have_its_own_task():
         np.testing.assert_allclose(lives.memory.reward, lives.returns.sum(1))
 
 
-def test_side_by_side_and_in_turn_are_the_same_lifetimes():
+@pytest.mark.parametrize("cls", [QInTurn, QPlainly], ids=["in turn", "plainly"])
+def test_side_by_side_is_the_same_lifetimes_as_in_other_ways(cls):
     keys = jax.random.split(KEY, 8)
     abreast = live(QLearning(), slippery(), keys, episodes=30)
-    in_turn = live(QInTurn(), slippery(), keys, episodes=30)
-    np.testing.assert_allclose(abreast.returns, in_turn.returns, rtol=1e-5)
-    np.testing.assert_array_equal(abreast.lengths, in_turn.lengths)
-    np.testing.assert_allclose(abreast.memory.q, in_turn.memory.q, rtol=1e-5)
+    otherwise = live(cls(), slippery(), keys, episodes=30)
+    np.testing.assert_allclose(abreast.returns, otherwise.returns, rtol=1e-5)
+    np.testing.assert_array_equal(abreast.lengths, otherwise.lengths)
+    np.testing.assert_allclose(abreast.memory.q, otherwise.memory.q, rtol=1e-5)
 
 
 def test_a_lifetime_does_not_depend_on_its_batch():
@@ -192,7 +203,9 @@ def test_a_turn_learns_first_and_then_decides():
     np.testing.assert_allclose(decision.values, memory.q[last.state])
 
 
-@pytest.mark.parametrize("cls", [QLearning, QInTurn], ids=["abreast", "in turn"])
+@pytest.mark.parametrize(
+    "cls", [QLearning, QInTurn, QPlainly], ids=["abreast", "in turn", "plainly"]
+)
 def test_living_on_episode_by_episode_is_living_at_once(cls):
     learner = cls(epsilon=Constant(0.3))
     task, keys = slippery(), jax.random.split(KEY, 5)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from metaql.embedding.hyperprior import broad
-from metaql.embedding.rewards import pair_means, reward_unit
+from metaql.embedding.rewards import pair_means, reward_scale
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.curiosity import gittins_deviations, index_deviations
 from metaql.policy.finiteq import FiniteQ, untrained
@@ -281,7 +281,7 @@ def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
         )
     )
     plain, careful = (MODEL(learner, memory, jnp.asarray(upwards)).reward for upwards in (0.0, 1.0))
-    means = pair_means(memory.evidence, prior, reward_unit(memory.evidence, prior))
+    means = pair_means(memory.evidence, prior, reward_scale(memory.evidence, prior))
     less = float(plain.fresh_variance - careful.fresh_variance)
     np.testing.assert_allclose(less, float(means.between) if extreme < 0 else 0.0, rtol=0.05)
     tried, untried = np.asarray(visits) > 0, np.asarray((visits == 0) & world.action_mask)
@@ -365,10 +365,10 @@ def surprise(states, *paid, unit=0.0):
     """What untried arms may pay beyond what is usual: variance by arm, and the unit."""
     memory, learner = pulled(states, *paid, unit=unit)
     evidence = memory.evidence._replace(reward_odds=jnp.asarray(-30.0))
-    unit = reward_unit(evidence, learner.prior)
-    usual = pair_means(evidence, learner.prior, unit).variance[0]
+    scale = reward_scale(evidence, learner.prior)
+    usual = pair_means(evidence, learner.prior, scale).variance[0]
     found = MODEL(learner, memory._replace(evidence=evidence)).reward.variance[0]
-    return found - usual, float(unit)
+    return found - usual, float(scale.unit)
 
 
 def coins(wins, losses, stays_two=1.0):
@@ -454,6 +454,6 @@ def test_of_a_bandit_arrivals_explain_no_rewards(exists):
     for _ in range(40):  # what the first arm pays, going anywhere pays too
         won = Transition(0, jnp.asarray(0), jnp.asarray(1.0), jnp.asarray(0), ~ended, ended)
         memory = UPDATE(learner, jax.random.key(0), memory, won)
-    unit = reward_unit(memory.evidence, learner.prior)
+    scale = reward_scale(memory.evidence, learner.prior)
     believed = BELIEVED(learner, memory).q[0]
-    np.testing.assert_allclose(believed, pair_means(memory.evidence, learner.prior, unit).mean[0])
+    np.testing.assert_allclose(believed, pair_means(memory.evidence, learner.prior, scale).mean[0])

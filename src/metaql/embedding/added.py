@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from metaql.embedding import successors as after
 from metaql.embedding.evidence import Added, Evidence
 from metaql.embedding.hyperprior import Hyperprior
-from metaql.embedding.rewards import arrival_means, reward_prior_of, reward_unit, squares_of_both
+from metaql.embedding.rewards import arrival_means, reward_prior_of, reward_scale, squares_of_both
 
 _TINY = 1e-6
 
@@ -28,10 +28,11 @@ def added(seen: Evidence, prior: Hyperprior) -> Added:
         seen: what was seen, with what the step before said of it.
         prior: of arrivals, of noise, and how many pairs it counts as.
     """
-    unit = reward_unit(seen, prior)
+    scale = reward_scale(seen, prior)
+    unit = scale.unit
     shift = after.arriving(seen.successors, seen.added.mean)
     arrival = seen.arrival._replace(reward=seen.arrival.reward - shift)
-    landing = arrival_means(seen._replace(arrival=arrival), prior, unit).mean
+    landing = arrival_means(seen._replace(arrival=arrival), prior, scale).mean
     counts, paid = seen.successors.counts, seen.successors.reward
     visits = counts.sum(-1)
     some = jnp.maximum(visits, 1.0)

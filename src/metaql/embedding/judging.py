@@ -28,6 +28,7 @@ from metaql.embedding.rewards import (
     noises,
     pair_means,
     reward_prior_of,
+    reward_scale,
     reward_unit,
     squares_of_both,
 )
@@ -242,7 +243,8 @@ def _judge_reward(
         against one for all, for pairs and for arrivals; and what it adds to those of pairs with arrivals
         against pairs alone, and of arrivals with pairs against arrivals alone.
     """
-    reward, unit = transition.reward, reward_unit(seen, prior)
+    reward, scale = transition.reward, reward_scale(seen, prior)
+    unit = scale.unit
 
     def fit(means: Means, found: Noises, index: _Index) -> _Two:
         noise = jnp.stack([means.noise[index], found.own[index], found.shared])
@@ -253,13 +255,13 @@ def _judge_reward(
     def found(tally: Tally, rewards: Rewards, many: RewardPrior, two: RewardPrior) -> Noises:
         return noises(tally, rewards, reward_prior_of(seen, many, two), unit)
 
-    means = pair_means(seen, prior, unit)
+    means = pair_means(seen, prior, scale)
     pair, pair_noise = fit(
         means,
         found(seen.pair, seen.pair_rewards, prior.pair, prior.pair_two),
         here,
     )
-    landing = arrival_means(seen, prior, unit)
+    landing = arrival_means(seen, prior, scale)
     arrival, arrival_noise = fit(
         landing,
         found(seen.arrival, seen.arrival_rewards, prior.arrival, prior.arrival_two),

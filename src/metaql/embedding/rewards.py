@@ -70,12 +70,12 @@ def _arms_scale(seen: Evidence, peak: Float[Array, ""]) -> Scale:
     tried = (seen.pair.visits > 0).sum()
     told = seen.binary & seen.told_two
     low, high = (jnp.where(tried > 0, end, 0.0) for end in (seen.lowest, seen.highest))
-    apart = 1.0 - jnp.minimum((high - low) / peak, 1.0) ** jnp.maximum(tried - 1.0, 0.0)
-    apart = jnp.where(seen.binary, 0.0, apart)
+    offset = 1.0 - jnp.minimum((high - low) / peak, 1.0) ** jnp.maximum(tried - 1.0, 0.0)
+    offset = jnp.where(seen.binary, 0.0, offset)
     grown = jnp.where(seen.binary, 1.0, _growth(seen.steps))
-    unit = grown * (peak + apart * (0.5 * (high - low) - peak))
+    unit = grown * (peak + offset * (0.5 * (high - low) - peak))
     return Scale(
-        jnp.where(told, low, apart * 0.5 * (low + high)), jnp.where(told, high - low, unit)
+        jnp.where(told, low, offset * 0.5 * (low + high)), jnp.where(told, high - low, unit)
     )
 
 
@@ -85,19 +85,17 @@ def _growth(number: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.sqrt(most / now)
 
 
-def pair_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
+def pair_means(seen: Evidence, prior: Hyperprior, scale: Scale) -> Means:
     """Posterior of mean rewards by pair, ``[S, A]``."""
     tallied = (seen.pair, seen.pair_rewards, reward_prior_of(seen, prior.pair, prior.pair_two))
-    zero = reward_scale(seen, prior).zero
-    return _reward_means(*tallied, prior.noise_odds, (seen, Scale(zero, unit)))
+    return _reward_means(*tallied, prior.noise_odds, (seen, scale))
 
 
-def arrival_means(seen: Evidence, prior: Hyperprior, unit: Float[Array, ""]) -> Means:
+def arrival_means(seen: Evidence, prior: Hyperprior, scale: Scale) -> Means:
     """Posterior of mean rewards by the state arrived in, ``[S]``."""
     before = reward_prior_of(seen, prior.arrival, prior.arrival_two)
     tallied = (seen.arrival, seen.arrival_rewards, before)
-    zero = reward_scale(seen, prior).zero
-    return _reward_means(*tallied, prior.noise_odds, (seen, Scale(zero, unit)))
+    return _reward_means(*tallied, prior.noise_odds, (seen, scale))
 
 
 def reward_prior_of(seen: Evidence, many: RewardPrior, two: RewardPrior) -> RewardPrior:

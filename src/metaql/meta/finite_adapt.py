@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, Int
 
 from metaql.embedding.successors import is_full
 from metaql.meta.adapt import FiniteAdaptation, Lived, integer
+from metaql.meta.compiling import compile_options
 from metaql.meta.finite_memory import (
     FIRST_SLOTS,
     Rows,
     blank,
-    compile_options,
     is_small,
     more_slots,
     widen,

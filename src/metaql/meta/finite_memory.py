@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from metaql.meta.compiling import compile_options
 from metaql.policy.finiteq import Knowledge, no_knowledge
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import TaskSpec
@@ -26,26 +27,11 @@ ROW_GROWTH = 4
 
 _SMALL = 4_096
 """Pairs up to which a program is compiled in a hurry: optimising it takes longer than it saves."""
-_PLAIN = {"xla_cpu_use_fusion_emitters": False}
-"""XLA's older code generator takes half the time to compile programs of many small arrays."""
 
 
 def is_small(memory: Knowledge) -> bool:
     """Whether a program for this memory is compiled in a hurry."""
     return memory.spec.state_mask.size * memory.spec.action_mask.size <= _SMALL
-
-
-@functools.cache
-def compile_options(small: bool) -> dict[str, Any] | None:
-    """Options that compile fast, where this version of XLA has them."""
-    hurried = {"xla_backend_optimization_level": 0} if small else {}
-    for options in (_PLAIN | hurried, hurried):
-        try:
-            jax.jit(lambda x: x, compiler_options=options)(np.float32(0.0))
-        except jax.errors.JaxRuntimeError:
-            continue
-        return options
-    return None
 
 
 def blank(

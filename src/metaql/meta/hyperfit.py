@@ -79,14 +79,14 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
 def _facts(seen: Evidence, start: Hyperprior, unit: float) -> dict[str, Array]:
     """What one task's evidence says of how it is made."""
     start = eqx.tree_at(lambda prior: prior.unit, start, jnp.asarray(unit))
-    zero, scale = reward_scale(seen, start)
+    scale = reward_scale(seen, start)
     pair, arrival = pair_means(seen, start, scale), arrival_means(seen, start, scale)
 
     def five(means: Means, tally: Tally) -> Float[Array, " 5"]:
-        spread = jnp.stack([means.between, means.fresh_noise]) / scale**2
+        spread = jnp.stack([means.between, means.fresh_noise]) / scale.unit**2
         number, repeats = (tally.visits > 0).sum(), jnp.maximum(tally.visits - 1.0, 0.0).sum()
         sizes = jnp.stack([number.astype(jnp.float32), repeats])
-        return jnp.concatenate([(means.fresh_mean - zero)[None] / scale, spread, sizes])
+        return jnp.concatenate([(means.fresh_mean - scale.zero)[None] / scale.unit, spread, sizes])
 
     return {
         "spread": base_weights(seen, start),

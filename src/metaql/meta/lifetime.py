@@ -6,8 +6,9 @@ same `turn` (learn from the last transition, decide the next action). So what is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metaql.meta.compiling import compile_options
 from metaql.types import (
     Decision,
     Learner,
@@ -221,7 +223,6 @@ def _until_done(
     return jax.lax.while_loop(unfinished, body, carry)
 
 
-@eqx.filter_jit
 def _live_abreast(
     learner: Learner,
     tasks: Task,
@@ -238,6 +239,17 @@ def _live_abreast(
         return lives, jax.vmap(_count)(tally, record), used + 1
 
     return _until_done(body, (*carry, jnp.zeros((), jnp.int32)), num_steps)[:2]
+
+
+@functools.cache
+def _compiled_abreast(plainly: bool) -> Any:
+    options = {"compiler_options": compile_options(small=False)} if plainly else {}
+    return eqx.filter_jit(_live_abreast, **options)
+
+
+def _abreast(learner: Learner) -> Any:
+    """`_live_abreast`, compiled in the way that suits a learner."""
+    return _compiled_abreast(getattr(learner, "compiles_plainly", False))
 
 
 @eqx.filter_jit
@@ -295,7 +307,9 @@ def live_until(learner: Learner, tasks: Task, lives: Life, episode: Int[Array, "
     else:
         # Nobody asks for the tally: one slot is the least that it can have.
         tally = jax.vmap(lambda _: _empty_tally(1))(lives.step)
-        later, _ = _live_abreast(learner, tasks, (bounded, tally), jnp.asarray(_NO_LIMIT), False)
+        later, _ = _abreast(learner)(
+            learner, tasks, (bounded, tally), jnp.asarray(_NO_LIMIT), False
+        )
     return later._replace(episodes=lives.episodes)
 
 
@@ -313,7 +327,8 @@ def live(
     """Live N whole lifetimes of ``episodes`` episodes and tally every episode.
 
     Learners whose class sets ``plans_between_episodes`` are run one lifetime after the other, which
-    pays for a plan only where an episode ends; all others run side by side.
+    pays for a plan only where an episode ends; all others run side by side. Those whose class sets
+    ``compiles_plainly`` are compiled by `compile_options`.
 
     Args:
         tasks: one task for all lifetimes, or one each, ``[N, ...]``.
@@ -336,7 +351,7 @@ def live(
             todo = min(chunk, max_steps - used)
             # As an array: one program serves the last, shorter chunk too.
             number = jnp.asarray(todo, jnp.int32)
-            lives, tally = _live_abreast(learner, tasks, (lives, tally), number, shuffle)
+            lives, tally = _abreast(learner)(learner, tasks, (lives, tally), number, shuffle)
             used += todo
             on_progress(float(jnp.mean(jnp.minimum(lives.episode, episodes)) / episodes))
     on_progress(1.0)

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metaql.errors import DatasetError
 from metaql.meta.adapt import Lived, check_whole
-from metaql.meta.finite_memory import FIRST_SLOTS, blank, compile_options, is_small
+from metaql.meta.compiling import compile_options
+from metaql.meta.finite_memory import FIRST_SLOTS, blank, is_small
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.tasks.finite import NO_HORIZON

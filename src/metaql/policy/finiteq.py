@@ -8,7 +8,7 @@ the sparse layout, and there only as far as they foresee (`metaql.embedding.stri
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -83,6 +83,7 @@ class FiniteQ(eqx.Module):
     """Successors remembered per pair; None: all, in dense arrays."""
     sweeps: int = eqx.field(static=True, default=8)
     """Most Bellman sweeps per step, for horizons over `SHORT`."""
+    compiles_plainly: ClassVar[bool] = True
 
     def init(self, key: PRNGKey, spec: TaskSpec) -> Knowledge:
         """Knowledge before the first step."""

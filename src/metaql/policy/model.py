@@ -22,7 +22,7 @@ from metaql.embedding.evidence import (
     outcomes,
 )
 from metaql.embedding.hyperprior import Hyperprior
-from metaql.embedding.rewards import Means, arrival_means, pair_means, reward_unit
+from metaql.embedding.rewards import Means, arrival_means, pair_means, reward_scale
 from metaql.embedding.statistics import Tally
 from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors
@@ -95,8 +95,8 @@ def posterior(
         upwards: share, in [0, 1], by which the variance of what was never tried is that upwards; see
             `_upwards`.
     """
-    unit = reward_unit(seen, prior)
-    pair, arrival = pair_means(seen, prior, unit), arrival_means(seen, prior, unit)
+    scale = reward_scale(seen, prior)
+    pair, arrival = pair_means(seen, prior, scale), arrival_means(seen, prior, scale)
     pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
     pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, prior), records, 0.0))
     pair, arrival = (
