@@ -170,11 +170,14 @@ def test_families_lists_every_family_with_options_and_baselines(capfd):
     code, out, _ = run(capfd, "families")
     assert code == 0
     assert all(name in out for name in FAMILIES)
+    assert "pendulum: features=16" in out
     code, out, _ = run(capfd, "families", "--json")
     listed = json.loads(out)
     assert set(listed) == {*FAMILIES, *RECURRENT_FAMILIES}
     assert listed["frozen_lake"]["options"]["size"] == 4
     assert listed["frozen_lake"]["baselines"]["optimum"] > 0.8
+    assert listed["pendulum"]["suits"] == {"features": 16}
+    assert listed["frozen_lake"]["suits"] == {}
 
 
 def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):

@@ -72,6 +72,7 @@ def test_an_unknown_id_is_answered_with_the_near_ones(name, near):
     with pytest.raises(UnknownNameError) as caught:
         open_environment(name)
     assert repr(name) in caught.value.evidence
+    assert "Did you mean" not in caught.value.evidence  # told once
     assert near in caught.value.remedy
     assert caught.value.exit_code == 2
 

@@ -23,6 +23,7 @@ def families(*, common: Common | None = None) -> None:
             "shares_states": getattr(family, "shares_states", False),
             "finite": name in FAMILIES,
             "options": _options(family),
+            "suits": _suits(family),
             "baselines": dict(family.baselines),
         }
         for name, family in sorted({**FAMILIES, **RECURRENT_FAMILIES}.items())
@@ -39,6 +40,10 @@ def families(*, common: Common | None = None) -> None:
     for name, entry in entries.items():
         given = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
         output.line(f"{name}: {given or 'no options'}")
+    output.line("\nSettings of the agent recurrent that hold for a family, unless given:")
+    for name, entry in entries.items():
+        if entry["suits"]:
+            output.line(f"{name}: {', '.join(f'{k}={v}' for k, v in entry['suits'].items())}")
     output.document(entries)
 
 
@@ -49,6 +54,14 @@ def _options(family: type) -> dict[str, object]:
     parameters = inspect.signature(family).parameters.values()
     missing = inspect.Parameter.empty
     return {p.name: "..." if p.default is missing else p.default for p in parameters}
+
+
+def _suits(family: type) -> dict[str, object]:
+    """Settings that suit its usual instance."""
+    from metaql.tasks.families.base import TaskFamily
+
+    made = None if "..." in _options(family).values() else family()
+    return dict(made.suits) if isinstance(made, TaskFamily) else {}
 
 
 def _baselines(baselines: dict[str, float]) -> tuple[str, str, str]:

@@ -316,7 +316,7 @@ def _make(name: str, kwargs: dict[str, Any]) -> gymnasium.Env:
         hint = f"Did you mean {', '.join(known[key] for key in near)}?" if near else ""
         raise UnknownNameError(
             "`env` must be the id of an environment registered with Gymnasium.",
-            f"Got {name!r}: {error}",
+            f"Got {name!r}: {str(error).partition(' Did you mean')[0]}",
             hint or "`gymnasium.pprint_registry()` lists them.",
         ) from error
     except Exception as error:
