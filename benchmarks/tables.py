@@ -143,15 +143,26 @@ def random_mdps(found: dict[str, Any]) -> str:
 
 
 def bandits(found: dict[str, Any]) -> str:
-    """Total reward of bandits."""
+    """Total reward of bandits, as it was and without the luck of the draw."""
     parts = []
     for name, case in found["cases"].items():
         pulls = list(next(iter(case["rows"].values())))
         rows = [
-            [row, *(cell(each[n]["total"], 1) if n in each else "" for n in pulls)]
+            [
+                row,
+                *(
+                    cell(each[n][which], 1) if n in each else ""
+                    for n in pulls
+                    for which in ("total", "luck_removed")
+                ),
+            ]
             for row, each in case["rows"].items()
         ]
-        parts.append(table([f"{name}; pulls", *pulls], rows))
+        if case["bars"]:
+            bars = ([f"{case['bars'][n]:.1f}", ""] if n in case["bars"] else ["", ""] for n in pulls)
+            rows.append(["**bar**", *(entry for pair in bars for entry in pair)])
+        heads = (head for n in pulls for head in (n, f"{n}, luck removed"))
+        parts.append(table([f"{name}; pulls", *heads], rows))
     return f"{found['trials']} bandits per cell.\n\n" + "\n\n".join(parts)
 
 
