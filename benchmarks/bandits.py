@@ -7,8 +7,8 @@ Protocol, fixed beforehand:
 - ``deceptive``, that of First-Explore (Norman & Clune 2023, arXiv 2307.02276): 10 arms, the first
   always pays 0.5, the means of the others are Normal(0, 1) with normal noise; 100 pulls. Issue 3 has
   noise of variance 1/2, the authors' code a standard deviation of 1/2: both are measured.
-- Total reward, mean over 4,000 bandits (the papers: 1,000) of the test split, each lived once, with 95% bootstrap
-  intervals. Every row lives in the same bandits with the same keys; differences are paired.
+- Total reward, mean over 4,000 bandits (the papers: 1,000) of the test split, each lived once, with 95%
+  bootstrap intervals. Every row lives in the same bandits with the same keys; differences are paired.
 - A lifetime is n episodes of one pull, as in both papers' code; ``--one-episode`` gives agents one
   episode of n pulls instead. The baselines are the same in both.
 - Constants were chosen by ``--tune`` on 1,000 bandits of the validation split, for every n. (RL2's

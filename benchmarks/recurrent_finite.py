@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import Any, cast
 
 import jax
 from _bandits import PUBLISHED as BANDITS
@@ -59,7 +59,8 @@ def measure(name: str, seed: int, more: dict[str, Any]) -> dict[str, Any]:
     family, n, published, settings = cases()[name]
     start = time.perf_counter()
     settings = {**settings, **more}
-    agent = metaql.meta_train(family, agent="recurrent", seed=seed, episodes=(n, n), **settings)
+    trained = metaql.meta_train(family, agent="recurrent", seed=seed, episodes=(n, n), **settings)
+    agent = cast(metaql.RecurrentAgent, trained)
     seconds = round(time.perf_counter() - start, 1)
     tasks = family.tasks(jax.random.key(1_000), TRIALS, "test")
     keys = jax.random.split(jax.random.key(seed), TRIALS)

@@ -159,7 +159,9 @@ def bandits(found: dict[str, Any]) -> str:
             for row, each in case["rows"].items()
         ]
         if case["bars"]:
-            bars = ([f"{case['bars'][n]:.1f}", ""] if n in case["bars"] else ["", ""] for n in pulls)
+            bars = (
+                [f"{case['bars'][n]:.1f}", ""] if n in case["bars"] else ["", ""] for n in pulls
+            )
             rows.append(["**bar**", *(entry for pair in bars for entry in pair)])
         heads = (head for n in pulls for head in (n, f"{n}, luck removed"))
         parts.append(table([f"{name}; pulls", *heads], rows))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metaql.meta.agent import Agent, load
     from metaql.meta.config import MetaTrainConfig
     from metaql.meta.finite_agent import FiniteAgent
+    from metaql.meta.finite_config import FiniteConfig
     from metaql.meta.recurrent_agent import RecurrentAgent
     from metaql.meta.recurrent_config import RecurrentConfig
     from metaql.meta.train import meta_train
@@ -37,6 +38,7 @@ _HOME = {
     "ArrayFamily": "metaql.tasks.families.custom",
     "BeliefQ": "metaql.policy.beliefq",
     "FiniteAgent": "metaql.meta.finite_agent",
+    "FiniteConfig": "metaql.meta.finite_config",
     "FiniteTask": "metaql.tasks.finite",
     "LoggedFamily": "metaql.tasks.logged",
     "MetaTrainConfig": "metaql.meta.config",
@@ -58,6 +60,7 @@ __all__ = [
     "ArrayFamily",
     "BeliefQ",
     "FiniteAgent",
+    "FiniteConfig",
     "FiniteTask",
     "LoggedFamily",
     "MetaTrainConfig",

@@ -334,3 +334,12 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path):
     process.stderr.close()
     assert process.wait(timeout=30) == 1
     assert err == ""
+
+
+def test_a_module_is_found_in_the_folder_where_the_command_is_given(tmp_path):
+    (tmp_path / "mine_alone.py").write_text("import sys\nprint('imported', file=sys.stderr)\n")
+    process = child("adapt", "mine_alone:Nothing-v0", cwd=tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "imported" in err
+    assert "No module named" not in err

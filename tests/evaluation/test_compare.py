@@ -7,7 +7,8 @@ import pytest
 from metaql.evaluation.compare import AGENT, baselines, compare, levels
 from metaql.meta.agent import Agent
 from metaql.policy.beliefq import BeliefQ
-from metaql.tasks.families import Bandit, FrozenLake
+from metaql.tasks.exact import non_adaptive_policy, policy_return, uniform_policy
+from metaql.tasks.families import Bandit, FrozenLake, GridNavi
 
 
 def agent() -> Agent:
@@ -42,3 +43,13 @@ def test_no_non_adaptive_policy_where_states_are_not_shared():
     family = Bandit.toy()
     task = jax.tree.map(lambda x: x[0], family.tasks(jax.random.key(0), 1, "test"))
     assert list(levels(family, task)) == ["optimum"]
+
+
+def test_acting_at_random_is_the_best_without_adapting_where_it_is_worth_more():
+    family = GridNavi()  # what is best in training walks past the goals held out
+    tasks = family.tasks(jax.random.key(0), 16, "test")
+    blind = jax.vmap(lambda task: policy_return(task, uniform_policy(task)))(tasks).mean()
+    fixed = non_adaptive_policy(family.tasks(jax.random.key(1), 256, "train"))
+    assert blind > jax.vmap(policy_return, in_axes=(0, None))(tasks, fixed).mean()
+    found = levels(family, tasks)["best non-adaptive policy"]
+    assert found == pytest.approx(float(blind), rel=1e-5)

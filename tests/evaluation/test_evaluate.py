@@ -96,8 +96,11 @@ def test_levels_of_many_tasks_are_means():
     family = FrozenLake.toy()
     tasks = family.tasks(jax.random.key(1), 4, "test")
     alone = [levels(family, jax.tree.map(lambda x, i=i: x[i], tasks)) for i in range(4)]
-    for name, value in levels(family, tasks).items():
-        assert value == pytest.approx(np.mean([each[name] for each in alone]), rel=1e-5)
+    found = levels(family, tasks)
+    means = {name: np.mean([each[name] for each in alone]) for name in found}
+    assert found["optimum"] == pytest.approx(means["optimum"], rel=1e-5)
+    # One policy for all: in a single task another one may be better.
+    assert 0.0 < found["best non-adaptive policy"] <= means["best non-adaptive policy"] + 1e-6
 
 
 def test_tasks_come_from_the_split_that_was_asked_for():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +71,9 @@ def adapt(
     output.say(f"metaql adapt: {env_id}, agent {source}")
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
+
+    if ":" in env_id and (here := os.getcwd()) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m`: the module may lie where the command is given
 
     loaded = load(source)
     count: int = episodes or getattr(loaded, "usual_episodes", EPISODES)

@@ -29,7 +29,7 @@ def train(
     agent: Annotated[
         str,
         Parameter(
-            help="belief: for finite families; recurrent: for any; auto: belief where it can be."
+            help="belief or finite: for finite families; recurrent: for any; auto: belief where it can be."
         ),
     ] = "auto",
     env_steps: Annotated[

@@ -42,8 +42,10 @@ def evaluate(
 ) -> Findings:
     """Live in many tasks of one split with the agent, and with learners that start from nothing.
 
-    Every lifetime is in a task of its own, and starts with an empty memory. Of a `SimulatorFamily`, whose
-    tasks are a list, they are taken in turn.
+    Every lifetime is in a task drawn for it, and starts with an empty memory. Where a split has few tasks
+    (`environment_family`) some are drawn twice; of a `SimulatorFamily`, whose tasks are a list, they are
+    taken in turn. Intervals are over lifetimes: with fewer tasks than that they say how sure the mean over
+    those tasks is, not over all that could be.
 
     Args:
         agent: meta-trained, or one that comes with the package.

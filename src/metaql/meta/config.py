@@ -8,9 +8,11 @@ from typing import Any
 
 from metaql.config import build
 from metaql.errors import ConfigError, unknown_name
+from metaql.meta.finite_config import FiniteConfig
 from metaql.meta.ranges import check_counts, check_episodes, check_multiple, check_shares
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.tasks.families.base import Family, TaskFamily
+from metaql.tasks.families.mixture import Mixture
 from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 
@@ -100,11 +102,13 @@ class MetaTrainConfig:
         return -(-self.env_steps // self.steps_per_iteration)
 
 
-AGENTS = ("auto", "belief", "recurrent")
-"""What can be meta-trained: see `metaql.meta_train`."""
+CONFIGS = {"belief": MetaTrainConfig, "finite": FiniteConfig, "recurrent": RecurrentConfig}
+"""What can be meta-trained, and the settings of each: see `metaql.meta_train`."""
+AGENTS = ("auto", *CONFIGS)
+AnyConfig = MetaTrainConfig | FiniteConfig | RecurrentConfig
 
 
-def config_class(family: AnyFamily, agent: str) -> type[MetaTrainConfig] | type[RecurrentConfig]:
+def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
     """The settings that training such an agent on such a family has.
 
     Raises:
@@ -119,19 +123,24 @@ def config_class(family: AnyFamily, agent: str) -> type[MetaTrainConfig] | type[
         )
     if agent not in AGENTS:
         raise unknown_name("`agent`", agent, AGENTS)
-    if agent == "belief" and not isinstance(family, Family):
+    if agent in ("belief", "finite") and not isinstance(family, Family):
         raise ConfigError(
-            "BeliefQ learns finite families only.",
+            "BeliefQ and FiniteQ learn finite families only.",
             f"{family.name!r} is none.",
             'Use agent="recurrent".',
         )
-    finite = isinstance(family, Family) and agent != "recurrent"
-    return MetaTrainConfig if finite else RecurrentConfig
+    if agent == "finite" and isinstance(family, Mixture):
+        raise ConfigError(
+            "FiniteQ is trained on one family.",
+            f"Got a mixture of {len(family.parts)}.",
+            'For tasks of any kind there is metaql.load("finite"); or use agent="belief".',
+        )
+    if agent == "auto":
+        agent = "belief" if isinstance(family, Family) else "recurrent"
+    return CONFIGS[agent]
 
 
-def settings_for(
-    family: AnyFamily, agent: str, given: Mapping[str, Any], source: str
-) -> MetaTrainConfig | RecurrentConfig:
+def settings_for(family: AnyFamily, agent: str, given: Mapping[str, Any], source: str) -> AnyConfig:
     """Those given, else what suits the family, else the usual ones.
 
     Raises:
@@ -149,18 +158,17 @@ def settings_for(
 def _check_owner(
     family: AnyFamily, wanted: type[Any], given: Mapping[str, Any], source: str
 ) -> None:
-    """Raise `ConfigError` for a setting that the other kind of agent has."""
-    kinds = {"belief": MetaTrainConfig, "recurrent": RecurrentConfig}
-    own, name = ("recurrent", "belief") if wanted is RecurrentConfig else ("belief", "recurrent")
-    other = kinds[name]
-    known, elsewhere = ({field.name for field in fields(kind)} for kind in (wanted, other))
+    """Raise `ConfigError` for a setting that another kind of agent has."""
+    known = {name: {field.name for field in fields(kind)} for name, kind in CONFIGS.items()}
+    own = next(name for name, kind in CONFIGS.items() if kind is wanted)
     for key in given:
-        if key in elsewhere - known:
-            fits = name == "recurrent" or isinstance(family, Family)
-            raise ConfigError(
-                f"{key!r} is a setting of the agent {name!r}.",
-                f"{source} has it, but the agent that would learn {family.name!r} is {own!r}.",
-                f"Ask for agent={name!r} (--agent {name}), or leave it out."
-                if fits
-                else "Leave it out.",
-            )
+        having = [name for name in CONFIGS if key in known[name]]
+        if not having or own in having:
+            continue
+        fitting = [name for name in having if name == "recurrent" or isinstance(family, Family)]
+        ask = " or ".join(f"agent={name!r} (--agent {name})" for name in fitting)
+        raise ConfigError(
+            f"{key!r} is a setting of the agent {' and '.join(map(repr, having))}.",
+            f"{source} has it, but the agent that would learn {family.name!r} is {own!r}.",
+            f"Ask for {ask}, or leave it out." if fitting else "Leave it out.",
+        )

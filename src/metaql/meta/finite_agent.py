@@ -73,14 +73,16 @@ class FiniteAgent:
             slots: successors remembered per pair. `adapt` makes more
                 when they are needed. Lifetimes in one batch cannot: there a pair forgets every
                 successor beyond its slots, so give the largest number that a pair can have (default:
-                4, which slippery grids never exceed; all of them up to 10 states).
+                that of the family trained on; of the agent ``finite`` 4, which slippery grids never
+                exceed; all of them up to 10 states).
 
         Raises:
             UnknownNameError: no such kind of task.
         """
         del num_actions
         kind = self._kind(num_states, prior)
-        least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else FIRST_SLOTS
+        usual = self.card.get("slots", FIRST_SLOTS)
+        least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else usual
         room = None if num_states == 1 else max(slots or least, least)
         return FiniteQ(self.priors[kind], self.curiosities[kind], slots=room)
 

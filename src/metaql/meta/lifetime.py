@@ -243,7 +243,7 @@ def _live_abreast(
 
 @functools.cache
 def _compiled_abreast(plainly: bool) -> Any:
-    options = {"compiler_options": compile_options(small=False)} if plainly else {}
+    options: dict[str, Any] = {"compiler_options": compile_options(small=False)} if plainly else {}
     return eqx.filter_jit(_live_abreast, **options)
 
 

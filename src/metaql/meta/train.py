@@ -12,8 +12,11 @@ import jax.numpy as jnp
 from metaql.config import to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
-from metaql.meta.agent import Agent
-from metaql.meta.config import AnyFamily, MetaTrainConfig, config_class, settings_for
+from metaql.meta.agent import Agent, AnyAgent
+from metaql.meta.config import AnyConfig, AnyFamily, MetaTrainConfig, config_class, settings_for
+from metaql.meta.finite_agent import FiniteAgent
+from metaql.meta.finite_config import FiniteConfig
+from metaql.meta.finite_session import FiniteSession
 from metaql.meta.groups import Group, fit_priors, groups_of
 from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -36,7 +39,7 @@ from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
 from metaql.types import PRNGKey
 
-__all__ = ["MetaTrainConfig", "RecurrentConfig", "meta_train"]
+__all__ = ["FiniteConfig", "MetaTrainConfig", "RecurrentConfig", "meta_train"]
 
 
 class _Keys(NamedTuple):
@@ -73,32 +76,34 @@ def meta_train(
     **settings: Any,
 ) -> RecurrentAgent: ...
 @overload
-def meta_train(
-    family: AnyFamily, *, agent: str = "auto", **settings: Any
-) -> Agent | RecurrentAgent: ...
+def meta_train(family: Family, *, agent: Literal["finite"], **settings: Any) -> FiniteAgent: ...
+@overload
+def meta_train(family: AnyFamily, *, agent: str = "auto", **settings: Any) -> AnyAgent: ...
 def meta_train(
     family: AnyFamily,
     *,
     agent: str = "auto",
-    config: MetaTrainConfig | RecurrentConfig | None = None,
+    config: AnyConfig | None = None,
     seed: int = 0,
     run: Path | str | None = None,
     resume: bool = False,
     on_progress: OnProgress = lambda stage, done, metrics: None,
     **settings: Any,
-) -> Agent | RecurrentAgent:
+) -> AnyAgent:
     """Learn how to Q-learn across the training tasks of ``family``.
 
     Stages: plain Q-learning agents live in training tasks; where tasks share their states, what they
     experienced becomes a family prior; then BeliefQ lives whole lifetimes in fresh tasks and is
-    trained on them (`metaql.meta.objective`). RecurrentQ is trained on whole lifetimes from the start
-    (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
+    trained on them (`metaql.meta.objective`). FiniteQ needs no more than what Q-learning agents met: a
+    prior over how tasks are made (`metaql.meta.finite_session`). RecurrentQ is trained on whole lifetimes
+    from the start (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
 
     Args:
         family: where tasks come from; a `Mixture` trains one set of weights on all its parts, a
             `SimulatorFamily` is stepped on the host, of a `LoggedFamily` there are logs alone.
-        agent: ``"belief"``: BeliefQ, for finite families; ``"recurrent"``: RecurrentQ, for any whose tasks
-            share observations and actions; ``"auto"``: BeliefQ where the family is finite.
+        agent: ``"belief"``: BeliefQ, for finite families; ``"finite"``: FiniteQ with a prior of that family,
+            in a minute; ``"recurrent"``: RecurrentQ, for any whose tasks share observations and actions;
+            ``"auto"``: BeliefQ where the family is finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``. None:
             what suits the family (`metaql.tasks.families.base.TaskFamily.suits`), else the usual settings.
         seed: of everything; the same seed gives the same weights.
@@ -130,8 +135,10 @@ def meta_train(
         return train_recurrent(
             family, config, seed=seed, run=folder, resume=resume, on_progress=on_progress
         )
-    session = _Session(cast(Family, family), config, seed, folder, on_progress)
-    return session.train(resume=resume)
+    finite = cast(Family, family)
+    if isinstance(config, FiniteConfig):
+        return FiniteSession(finite, config, seed, folder, on_progress).train(resume=resume)
+    return _Session(finite, config, seed, folder, on_progress).train(resume=resume)
 
 
 class _Session(Session[MetaTrainConfig, _Snapshot, Agent]):

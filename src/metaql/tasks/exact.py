@@ -165,8 +165,9 @@ def average_model(tasks: FiniteTask) -> Model:
 
 
 def non_adaptive_policy(tasks: FiniteTask) -> Float[Array, "S A"]:
-    """The stationary policy that is optimal for the average map: the best without adapting.
+    """The stationary policy that is optimal for the average map: good without adapting.
 
+    In tasks where what pays lies elsewhere it may be worse than acting at random.
     Tasks (``[N, ...]``) must share their state space. Planned for their first horizon.
     """
     model = average_model(tasks)
