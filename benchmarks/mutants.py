@@ -478,8 +478,8 @@ MUTANTS = (
     Mutant(
         "bandits: an offset of all rewards counts",
         "embedding/rewards.py",
-        "offset = jnp.where(seen.binary, 0.0, offset)",
-        "offset = jnp.where(seen.binary, 0.0, 0.0 * offset)",
+        "moved = jnp.where(seen.binary, 0.0, moved)",
+        "moved = jnp.where(seen.binary, 0.0, 0.0 * moved)",
         ("embedding/test_rewards.py::test_arms_close_to_each_other_have_a_zero_of_their_own",),
     ),
     Mutant(
@@ -876,6 +876,30 @@ MUTANTS = (
         "share = np.asarray(self.levels)[index].reshape(low.shape)",
         "share = np.asarray(index).reshape(low.shape)",
         ("tasks/test_vectors.py::test_levels_are_what_the_environment_gets",),
+    ),
+    Mutant(
+        "levels: acting at random does not count as not adapting",
+        "evaluation/compare.py",
+        "jnp.maximum(alike.mean(), blind.mean())",
+        "jnp.maximum(alike.mean(), alike.mean() + 0.0 * blind.mean())",
+        (
+            "evaluation/test_compare.py"
+            "::test_acting_at_random_is_the_best_without_adapting_where_it_is_worth_more",
+        ),
+    ),
+    Mutant(
+        "family of its own: what agents met is not learned from",
+        "meta/finite_session.py",
+        "fit_hyperprior([notes], one_family=True) if done else before",
+        "fit_hyperprior([notes], one_family=True) if done < 0 else before",
+        ("meta/test_finite_session.py::test_the_prior_is_that_of_the_family",),
+    ),
+    Mutant(
+        "family of its own: its successors are forgotten",
+        "meta/finite_agent.py",
+        'self.card.get("slots", FIRST_SLOTS)',
+        "FIRST_SLOTS",
+        ("meta/test_finite_session.py::test_as_many_successors_are_remembered_as_the_family_has",),
     ),
 )
 

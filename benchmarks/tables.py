@@ -168,6 +168,30 @@ def bandits(found: dict[str, Any]) -> str:
     return f"{found['trials']} bandits per cell.\n\n" + "\n\n".join(parts)
 
 
+def family_priors(found: dict[str, Any]) -> str:
+    """What a prior of its own is worth to each family."""
+    rows = [
+        [
+            name,
+            f"{row['lifetimes']:,}",
+            f"{row['own']:.2f}",
+            f"{row['finite']:.2f}",
+            f"{row['difference']:.2f} (+- {row['standard_error']:.2f})",
+            f"{row['seconds']:.0f}",
+        ]
+        for name, row in found["rows"].items()
+    ]
+    head = [
+        "total of a lifetime",
+        "lifetimes",
+        "own prior",
+        "`finite`",
+        "difference",
+        "training, s",
+    ]
+    return table(head, rows)
+
+
 def until_solved(found: dict[str, Any]) -> str:
     """Median episodes until a task is solved."""
     names = list(found["tasks"])
@@ -296,6 +320,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "held-out maps": ("frozen_lake", held_out),
     "random mdps": ("random_mdps", random_mdps),
     "bandits": ("bandits", bandits),
+    "family priors": ("family_priors", family_priors),
     "until solved": ("episodes_until_solved", until_solved),
     "beliefs": ("finite_beliefs", beliefs),
     "omnirl": ("omnirl_table", omnirl),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gymnasium
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import metaql
-from metaql.errors import ConfigError
+from metaql.errors import CheckpointError, ConfigError
+from metaql.meta.agent import load_shipped
 from metaql.meta.config import settings_for
 from metaql.meta.finite_session import most_successors, sizes
 from metaql.meta.lifetime import live
@@ -20,14 +22,36 @@ SHORT = {"agents": 32, "segment_steps": 16, "env_steps": 4 * 32 * 16, "checkpoin
 
 def test_the_prior_is_that_of_the_family():
     agent = metaql.meta_train(Bandit(5, horizon=10), agent="finite", **SHORT)
-    (kind, prior), *_ = agent.priors.items()
-    assert kind == "one_state"
+    prior = agent.priors["one_state"]
     assert float(prior.unit) == pytest.approx(1.0)
     assert float(prior.pair_two.mean) == pytest.approx(0.5, abs=0.1)  # coins, uniform in [0, 1]
     assert float(prior.pair_two.between) == pytest.approx(1.0 / 12.0, abs=0.04)
-    assert agent.card["range"] == {
-        "one_state": {"states": [1, 1], "actions": [5, 5], "horizon": [10, 10]}
-    }
+    sizes_of_bandits = {"states": [1, 1], "actions": [5, 5], "horizon": [10, 10]}
+    assert sizes_of_bandits.items() <= agent.card["range"]["one_state"].items()
+
+
+def test_of_tasks_of_the_other_kind_it_believes_what_the_shipped_agent_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metaql.load("frozen_lake").save("finite")  # a folder of that name is not the shipped agent
+    agent = metaql.meta_train(Bandit(5, horizon=10), agent="finite", **SHORT)
+    usual = load_shipped("finite")
+    own, theirs = (each.priors["many_states"] for each in (agent, usual))
+    jax.tree.map(np.testing.assert_array_equal, own, theirs)
+    jax.tree.map(np.testing.assert_array_equal, agent.curiosities, usual.curiosities)
+    assert agent.card["range"]["many_states"] == usual.card["range"]["many_states"]
+
+
+def test_where_nothing_was_paid_nothing_is_learned_of_rewards():
+    class Silent(Chain):
+        def sample(self, key, split):
+            task = super().sample(key, split)
+            return task._replace(reward=jnp.zeros_like(task.reward))
+
+    agent, usual = metaql.meta_train(Silent(), agent="finite", **SHORT), load_shipped("finite")
+    own, before = (each.priors["many_states"] for each in (agent, usual))
+    np.testing.assert_array_equal(own.unit, before.unit)
+    jax.tree.map(np.testing.assert_array_equal, own.arrival_two, before.arrival_two)
+    assert not np.array_equal(own.log_spread, before.log_spread)
 
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
@@ -38,7 +62,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
         if done == 0.5:
             raise KeyboardInterrupt
 
-    how = {"agent": "finite", "seed": 3, "run": tmp_path, **SHORT}
+    how = {"agent": "finite", "seed": 3, "run": tmp_path, **SHORT, "checkpoint_every": 100}
     with pytest.raises(KeyboardInterrupt):
         metaql.meta_train(family, on_progress=interrupt, **how)
     assert metaql.load(tmp_path).card["env_steps"] == 2 * 32 * 16
@@ -46,16 +70,20 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.priors, whole.priors)
     kept = metaql.load(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, kept.priors, whole.priors)
-    assert kept.card == resumed.card == whole.card
+    assert kept.card == resumed.card
+    assert resumed.card["env_steps"] == whole.card["env_steps"] == 4 * 32 * 16
+    with pytest.raises(CheckpointError, match="trained by a FiniteConfig, asked for a Meta"):
+        metaql.meta_train(family, resume=True, seed=3, run=tmp_path)
 
 
-def test_no_training_is_no_prior_but_the_broad_one(tmp_path):
+def test_without_training_it_is_the_shipped_agent(tmp_path):
     def stop(stage, done, row):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         metaql.meta_train(Chain.toy(), agent="finite", run=tmp_path, on_progress=stop, **SHORT)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(metaql.load(tmp_path).priors))
+    usual = load_shipped("finite")
+    jax.tree.map(np.testing.assert_array_equal, metaql.load(tmp_path).priors, usual.priors)
 
 
 def test_it_adapts_to_environments_and_says_what_is_unlike_its_family():
@@ -85,7 +113,7 @@ def test_as_many_successors_are_remembered_as_the_family_has():
         (CartPole.toy(), {}, "learn finite families only"),
         (Mixture([Bandit.toy(), Chain.toy()]), {}, "one family"),
         (Chain.toy(), {"agents": 0}, "`agents` must be at least 1"),
-        (Chain.toy(), {"lifetimes": 8}, "agent 'belief' and 'recurrent'"),
+        (Chain.toy(), {"lifetimes": 8}, "agent 'belief' or 'recurrent'"),
         (Chain.toy(), {"lifetime": 8}, "lifetime"),
     ],
 )
@@ -94,11 +122,24 @@ def test_what_does_not_fit_is_refused(family, settings, words):
         settings_for(family, "finite", settings, "meta_train")
 
 
+def test_the_remedy_names_an_agent_that_can_learn_the_family():
+    several = Mixture([Bandit.toy(), Chain.toy()])
+    with pytest.raises(ConfigError) as caught:
+        settings_for(several, "recurrent", {"agents": 8}, "meta_train")
+    assert "--agent belief" in caught.value.remedy
+    assert "--agent finite" not in caught.value.remedy
+    with pytest.raises(ConfigError, match="must be a MetaTrainConfig") as caught:
+        metaql.meta_train(Chain.toy(), config=metaql.FiniteConfig())
+    assert caught.value.remedy == "Ask for agent='finite'."
+
+
 @pytest.mark.slow
 def test_a_prior_of_the_family_is_worth_more_than_that_of_all_tasks():
     family = Bandit(10, horizon=100, kind="deceptive")
     own = metaql.meta_train(family, agent="finite")
-    tasks, keys = family.tasks(KEY, 1_024, "validation"), jax.random.split(KEY, 1_024)
+    key_tasks, key_lives = jax.random.split(KEY)
+    tasks = family.tasks(key_tasks, 1_024, "validation")
+    keys = jax.random.split(key_lives, 1_024)
     totals = [
         live(agent.learner_for(1, 10), tasks, keys, episodes=1).returns.sum(1)
         for agent in (own, metaql.load("finite"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,8 +71,8 @@ def adapt(
     from metaql.meta.agent import load
     from metaql.tasks.host import open_environment
 
-    if ":" in env_id and (here := os.getcwd()) not in sys.path:
-        sys.path.insert(0, here)  # as `python -m`: the module may lie where the command is given
+    if ":" in env_id:
+        sys.path.append("")  # the module may lie in the folder where the command is given
 
     loaded = load(source)
     count: int = episodes or getattr(loaded, "usual_episodes", EPISODES)

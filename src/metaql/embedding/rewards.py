@@ -70,12 +70,12 @@ def _arms_scale(seen: Evidence, peak: Float[Array, ""]) -> Scale:
     tried = (seen.pair.visits > 0).sum()
     told = seen.binary & seen.told_two
     low, high = (jnp.where(tried > 0, end, 0.0) for end in (seen.lowest, seen.highest))
-    offset = 1.0 - jnp.minimum((high - low) / peak, 1.0) ** jnp.maximum(tried - 1.0, 0.0)
-    offset = jnp.where(seen.binary, 0.0, offset)
+    moved = 1.0 - jnp.minimum((high - low) / peak, 1.0) ** jnp.maximum(tried - 1.0, 0.0)
+    moved = jnp.where(seen.binary, 0.0, moved)
     grown = jnp.where(seen.binary, 1.0, _growth(seen.steps))
-    unit = grown * (peak + offset * (0.5 * (high - low) - peak))
+    unit = grown * (peak + moved * (0.5 * (high - low) - peak))
     return Scale(
-        jnp.where(told, low, offset * 0.5 * (low + high)), jnp.where(told, high - low, unit)
+        jnp.where(told, low, moved * 0.5 * (low + high)), jnp.where(told, high - low, unit)
     )
 
 

@@ -58,7 +58,7 @@ def compare(
 
     Args:
         agent: meta-trained.
-        family: its training tasks give the best non-adaptive policy, where they share states.
+        family: its training tasks give a non-adaptive policy, where they share states.
         task: what to adapt to, or one for each lifetime, ``[runs, ...]``. Where tasks are not finite there is
             one baseline: acting at random.
         seed: of all lifetimes; every learner has keys of its own.
@@ -154,8 +154,8 @@ def levels(family: Family, task: FiniteTask) -> dict[str, float]:
     """Exact mean returns per episode: the best non-adaptive policy (if defined) and the optimum.
 
     The former is the better one of two: what is optimal for the average of training tasks, and acting at
-    random, which is worth more where what pays lies elsewhere than in all of them. Over tasks, where there
-    is more than one (``[N, ...]``).
+    random, which is worth more where what pays lies elsewhere than in all of them (which it is, is said in
+    hindsight: the bar is never too low). Over tasks, where there is more than one (``[N, ...]``).
     """
     found = {}
     tasks = task if task.horizon.ndim else jax.tree.map(lambda leaf: leaf[None], task)

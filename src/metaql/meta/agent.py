@@ -164,6 +164,11 @@ def _load(folder: Path) -> Agent:
     return Agent(learner=learner, priors=priors, family_name=extra["family"], card=extra["card"])
 
 
+def load_shipped(name: str) -> AnyAgent:
+    """The agent of that name inside the package, whatever lies in the current folder."""
+    return load(_SHIPPED / name)
+
+
 def shipped() -> list[str]:
     """Names of the agents inside the package."""
     if not _SHIPPED.is_dir():

@@ -1,4 +1,4 @@
-"""How programs are compiled: those of many small arrays in half the time."""
+"""How programs are compiled: those of many small arrays in up to half the time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 _PLAIN = {"xla_cpu_use_fusion_emitters": False}
-"""XLA's older code generator takes half the time to compile programs of many small arrays."""
+"""XLA's older code generator takes as little as half the time to compile programs of many small arrays."""
 
 
 @functools.cache

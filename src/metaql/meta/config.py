@@ -129,15 +129,23 @@ def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
             f"{family.name!r} is none.",
             'Use agent="recurrent".',
         )
-    if agent == "finite" and isinstance(family, Mixture):
+    if agent == "finite" and not can_learn(agent, family):
         raise ConfigError(
             "FiniteQ is trained on one family.",
-            f"Got a mixture of {len(family.parts)}.",
+            f"Got {family.name!r}, which is several.",
             'For tasks of any kind there is metaql.load("finite"); or use agent="belief".',
         )
     if agent == "auto":
         agent = "belief" if isinstance(family, Family) else "recurrent"
     return CONFIGS[agent]
+
+
+def can_learn(agent: str, family: AnyFamily) -> bool:
+    """Whether an agent learns such families: RecurrentQ any, FiniteQ one finite family, BeliefQ several."""
+    finite = isinstance(family, Family)
+    return agent == "recurrent" or (
+        finite and (agent == "belief" or not isinstance(family, Mixture))
+    )
 
 
 def settings_for(family: AnyFamily, agent: str, given: Mapping[str, Any], source: str) -> AnyConfig:
@@ -165,10 +173,10 @@ def _check_owner(
         having = [name for name in CONFIGS if key in known[name]]
         if not having or own in having:
             continue
-        fitting = [name for name in having if name == "recurrent" or isinstance(family, Family)]
+        fitting = [name for name in having if can_learn(name, family)]
         ask = " or ".join(f"agent={name!r} (--agent {name})" for name in fitting)
         raise ConfigError(
-            f"{key!r} is a setting of the agent {' and '.join(map(repr, having))}.",
+            f"{key!r} is a setting of the agent {' or '.join(map(repr, having))}.",
             f"{source} has it, but the agent that would learn {family.name!r} is {own!r}.",
             f"Ask for {ask}, or leave it out." if fitting else "Leave it out.",
         )

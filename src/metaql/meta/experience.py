@@ -20,6 +20,9 @@ from metaql.qlearning.tabular import QLearning
 from metaql.tasks.families.base import Family
 from metaql.types import Decision, Learner, Memory, PRNGKey, TaskSpec, Transition
 
+ENDLESS = jnp.iinfo(jnp.int32).max
+"""Episodes of a lifetime that nothing but its steps ends."""
+
 
 class Statistician(eqx.Module):
     """Takes notes as `Statistics`."""
@@ -104,7 +107,7 @@ def q_learning_experience(
     key_tasks, key_lives = jax.random.split(key)
     tasks = family.tasks(key_tasks, agents, "train")
     learner = Witness(explorer(), scribe or Statistician())
-    lives = begin_all(learner, tasks, jax.random.split(key_lives, agents), jnp.iinfo(jnp.int32).max)
+    lives = begin_all(learner, tasks, jax.random.split(key_lives, agents), ENDLESS)
     for done in range(0, steps, chunk):
         lives = advance_unrecorded(learner, tasks, lives, chunk)
         on_progress(min(1.0, (done + chunk) / steps))

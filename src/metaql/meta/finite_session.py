@@ -1,22 +1,24 @@
 """Meta-train FiniteQ on one family: what its tasks have in common, from what Q-learning agents met in them.
 
 Agents that learn by plain Q-learning live in training tasks, and the moments of their evidence are the
-`Hyperprior` (`metaql.meta.hyperfit`). Optimism, and how far intervals reach, are those of ``finite``.
+`Hyperprior` (`metaql.meta.hyperfit`). All else is that of the shipped agent ``finite``: optimism, how far
+intervals reach, and what is believed of tasks of the other kind.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from metaql.config import to_dict
-from metaql.embedding.hyperprior import broad
-from metaql.meta.agent import load
-from metaql.meta.experience import Judge, Witness, explorer
+from metaql.embedding.hyperprior import Hyperprior, broad
+from metaql.meta.agent import load_shipped
+from metaql.meta.experience import ENDLESS, Judge, Witness, explorer
 from metaql.meta.finite_agent import MANY_STATES, ONE_STATE, FiniteAgent
 from metaql.meta.finite_config import FiniteConfig
 from metaql.meta.finite_memory import FIRST_SLOTS
@@ -25,8 +27,6 @@ from metaql.meta.lifetime import Life, advance_unrecorded, begin_all
 from metaql.meta.loop import OnProgress, Session
 from metaql.tasks.families.base import Family
 from metaql.tasks.finite import NO_HORIZON, FiniteTask
-
-_ENDLESS = jnp.iinfo(jnp.int32).max
 
 
 class Gathering(NamedTuple):
@@ -55,12 +55,13 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
         alone = self.tasks.transition.shape[-1] == 1
         self.kind = ONE_STATE if alone else MANY_STATES
         self.slots = None if alone else most_successors(self.tasks)
+        self.usual = cast(FiniteAgent, load_shipped("finite"))
         self.witness = Witness(explorer(), Judge(broad(), self.slots))
 
     def start(self) -> Gathering:
         """Agents that know nothing."""
         keys = jax.random.split(self.key_lives, self.config.agents)
-        lives = begin_all(self.witness, self.tasks, keys, _ENDLESS)
+        lives = begin_all(self.witness, self.tasks, keys, ENDLESS)
         return Gathering(lives, jnp.zeros((), jnp.int32))
 
     def blank(self) -> Gathering:
@@ -76,37 +77,50 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
         lives = advance_unrecorded(
             self.witness, self.tasks, training.lives, self.config.segment_steps
         )
-        notes = lives.memory.notes
-        reward = float(notes.pair.reward.sum() / notes.steps.sum())
-        row = {"env_steps": (iteration + 1) * self.config.steps_per_iteration, "reward": reward}
+        before, after = (each.memory.notes.pair.reward.sum() for each in (training.lives, lives))
+        steps = self.config.steps_per_iteration
+        row = {"env_steps": (iteration + 1) * steps, "reward": float(after - before) / steps}
         return Gathering(lives, training.iteration + 1), row
 
     def agent(self, training: Gathering) -> FiniteAgent:
         """With the prior that what was met so far suggests."""
         notes, done = training.lives.memory.notes, self.done(training)
-        prior = fit_hyperprior([notes], one_family=True) if done else broad()
+        before, known = self.usual.priors[self.kind], self.usual.card["range"]
+        prior = fit_hyperprior([notes], one_family=True) if done else before
+        if not bool((notes.peak > 0).any()):
+            prior = with_rewards_of(before, prior)
+        span = {**sizes(self.tasks), "episodes": known[self.kind]["episodes"]}
         card = {
             "seed": self.seed,
             "env_steps": done * self.config.steps_per_iteration,
             "train": to_dict(self.config),
             "optimism and intervals": "those of `finite`",
-            "range": {self.kind: sizes(self.tasks)},
+            "range": {**known, self.kind: span},
         }
         if self.slots is not None:
             card["slots"] = self.slots
-        usual = cast(FiniteAgent, load("finite"))
         return FiniteAgent(
-            priors={self.kind: prior},
-            curiosities={self.kind: usual.curiosities[self.kind]},
-            calibration=usual.calibration,
+            priors={**self.usual.priors, self.kind: prior},
+            curiosities=self.usual.curiosities,
+            calibration=self.usual.calibration,
             family_name=self.family.name,
             card=card,
         )
 
 
 def most_successors(tasks: FiniteTask) -> int:
-    """The largest number of states that one pair leads to, or more."""
+    """The largest number of states that one pair leads to in these tasks, or more."""
     return max(int((tasks.transition > 0).sum(-1).max()), FIRST_SLOTS)
+
+
+def with_rewards_of(before: Hyperprior, prior: Hyperprior) -> Hyperprior:
+    """What is believed of rewards as before: where none was met, nothing was learned of them."""
+
+    def of_rewards(each: Hyperprior) -> list[Any]:
+        by_values = [each.pair, each.arrival, each.pair_two, each.arrival_two]
+        return [*by_values, each.noise_odds, each.stays_two, each.reward_odds, each.unit]
+
+    return eqx.tree_at(of_rewards, prior, of_rewards(before))
 
 
 def sizes(tasks: FiniteTask) -> dict[str, list[int]]:

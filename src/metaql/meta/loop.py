@@ -130,6 +130,13 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
 
         How often checkpoints are written may change, and settings that did not exist then are as they were.
         """
+        own = type(self.config).__name__
+        if extra.get("settings", own) != own:
+            return checkpoint.CheckpointError(
+                "A run is resumed with the agent it was started with.",
+                f"{self.run} was trained by a {extra['settings']}, asked for a {own}.",
+                "Ask for that agent, or give another `run` folder.",
+            )
         held = extra.get("config", {})
         other = [
             f"{name} was {held[name]!r}, asked for {value!r}"
@@ -180,5 +187,6 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
     def _save(self, training: Training, rows: int) -> None:
         """Checkpoint, and the agent as it stands."""
         if self.store is not None and self.run is not None:
-            self.store.save(rows, training, {"seed": self.seed, "config": to_dict(self.config)})
+            settings = {"settings": type(self.config).__name__, "config": to_dict(self.config)}
+            self.store.save(rows, training, {"seed": self.seed, **settings})
             self.agent(training).save(self.run / AGENT_FOLDER)

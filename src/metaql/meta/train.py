@@ -13,7 +13,14 @@ from metaql.config import to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
 from metaql.meta.agent import Agent, AnyAgent
-from metaql.meta.config import AnyConfig, AnyFamily, MetaTrainConfig, config_class, settings_for
+from metaql.meta.config import (
+    CONFIGS,
+    AnyConfig,
+    AnyFamily,
+    MetaTrainConfig,
+    config_class,
+    settings_for,
+)
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.finite_config import FiniteConfig
 from metaql.meta.finite_session import FiniteSession
@@ -126,8 +133,11 @@ def meta_train(
     """
     wanted = config_class(family, agent)
     if config is not None and not isinstance(config, wanted):
+        asked = [name for name, kind in CONFIGS.items() if isinstance(config, kind)]
         raise ConfigError(
-            f"`config` must be a {wanted.__name__} here.", f"Got a {type(config).__name__}."
+            f"`config` must be a {wanted.__name__} here.",
+            f"Got a {type(config).__name__}.",
+            f"Ask for agent={asked[0]!r}." if asked else "",
         )
     values = {**(to_dict(config) if config else {}), **settings}
     config, folder = settings_for(family, agent, values, "meta_train"), Path(run) if run else None
