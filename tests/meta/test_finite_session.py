@@ -14,14 +14,23 @@ from metaql.meta.agent import load_shipped
 from metaql.meta.config import settings_for
 from metaql.meta.finite_session import most_successors, sizes
 from metaql.meta.lifetime import live
-from metaql.tasks.families import Bandit, CartPole, Chain, FrozenLake, Mixture, RandomMDP
+from metaql.tasks.families import Bandit, CartPole, Chain, Mixture, RandomMDP
 
 KEY = jax.random.key(0)
 SHORT = {"agents": 32, "segment_steps": 16, "env_steps": 4 * 32 * 16, "checkpoint_every": 1}
 
 
-def test_the_prior_is_that_of_the_family():
-    agent = metaql.meta_train(Bandit(5, horizon=10), agent="finite", **SHORT)
+@pytest.fixture(scope="module")
+def of_coins(tmp_path_factory):
+    """Trained where a folder has the name of the shipped agent, and is another one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        metaql.load("frozen_lake").save("finite")
+        return metaql.meta_train(Bandit(5, horizon=10), agent="finite", **SHORT)
+
+
+def test_the_prior_is_that_of_the_family(of_coins):
+    agent = of_coins
     prior = agent.priors["one_state"]
     assert float(prior.unit) == pytest.approx(1.0)
     assert float(prior.pair_two.mean) == pytest.approx(0.5, abs=0.1)  # coins, uniform in [0, 1]
@@ -30,11 +39,8 @@ def test_the_prior_is_that_of_the_family():
     assert sizes_of_bandits.items() <= agent.card["range"]["one_state"].items()
 
 
-def test_of_tasks_of_the_other_kind_it_believes_what_the_shipped_agent_does(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    metaql.load("frozen_lake").save("finite")  # a folder of that name is not the shipped agent
-    agent = metaql.meta_train(Bandit(5, horizon=10), agent="finite", **SHORT)
-    usual = load_shipped("finite")
+def test_of_tasks_of_the_other_kind_it_believes_what_the_shipped_agent_does(of_coins):
+    agent, usual = of_coins, load_shipped("finite")
     own, theirs = (each.priors["many_states"] for each in (agent, usual))
     jax.tree.map(np.testing.assert_array_equal, own, theirs)
     jax.tree.map(np.testing.assert_array_equal, agent.curiosities, usual.curiosities)
@@ -86,13 +92,6 @@ def test_without_training_it_is_the_shipped_agent(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, metaql.load(tmp_path).priors, usual.priors)
 
 
-def test_it_adapts_to_environments_and_says_what_is_unlike_its_family():
-    agent = metaql.meta_train(FrozenLake.toy(), agent="finite", **SHORT)
-    adapted = agent.adapt(gymnasium.make("FrozenLake-v1"), episodes=2)
-    assert len(adapted.returns) == 2
-    assert "16 (trained with" in adapted.warnings[0]
-
-
 def test_successors_and_sizes_are_those_of_the_tasks():
     dense = RandomMDP(6, 3).tasks(KEY, 4, "train")
     assert most_successors(dense) == 6
@@ -103,6 +102,9 @@ def test_successors_and_sizes_are_those_of_the_tasks():
 
 def test_as_many_successors_are_remembered_as_the_family_has():
     agent = metaql.meta_train(RandomMDP(12, 2), agent="finite", **SHORT)
+    adapted = agent.adapt(gymnasium.make("FrozenLake-v1"), episodes=2)
+    assert len(adapted.returns) == 2
+    assert "states 16 (trained with 12)" in adapted.warnings[0]
     assert agent.learner_for(12, 2).slots == 12
     assert agent.learner_for(12, 2, slots=20).slots == 20
 
