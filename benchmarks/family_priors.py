@@ -26,6 +26,7 @@ from metaql.tasks.families.base import Family
 
 FAMILIES: dict[str, tuple[Family, int, int]] = {
     "bandit, deceptive": (Bandit(10, horizon=100, kind="deceptive"), 1, 4_000),
+    "bandit, tastes": (Bandit(10, horizon=20, kind="tastes"), 1, 4_000),
     "bandit, coins": (Bandit(10, horizon=100), 1, 4_000),
     "random_mdp": (RandomMDP(), 25, 256),
     "chain": (Chain(), 20, 128),

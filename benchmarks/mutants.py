@@ -901,6 +901,41 @@ MUTANTS = (
         "FIRST_SLOTS",
         ("meta/test_finite_session.py::test_as_many_successors_are_remembered_as_the_family_has",),
     ),
+    Mutant(
+        "arms: what one paid says nothing of the others",
+        "embedding/arms.py",
+        "scaled = root[:, None] * prior.covariance\n",
+        "scaled = root[:, None] * jnp.diag(jnp.diag(prior.covariance))\n",
+        ("embedding/test_arms.py",),
+    ),
+    Mutant(
+        "arms: the first two of many rewards are wins and losses",
+        "embedding/rewards.py",
+        "prior.noise, seen.binary & seen.told_two) / weight",
+        "prior.noise, seen.binary) / weight",
+        ("embedding/test_arms.py",),
+    ),
+    Mutant(
+        "arms: their number is no matter",
+        "meta/finite_agent.py",
+        "and num_actions != len(before.arms.mean)",
+        "and num_actions > len(before.arms.mean)",
+        ("meta/test_finite_session.py",),
+    ),
+    Mutant(
+        "arms: the largest model is the best one",
+        "meta/armfit.py",
+        "best = int(np.argmin(costs))",
+        "best = len(costs) - 1",
+        ("meta/test_armfit.py",),
+    ),
+    Mutant(
+        "arms: a sure one is sure for ever",
+        "meta/armfit.py",
+        "+ apart.T @ apart + usual * np.eye(len(mean))",
+        "+ apart.T @ apart",
+        ("meta/test_armfit.py",),
+    ),
 )
 
 

@@ -82,8 +82,9 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
     "deceptive": {
         ONE_STATE: (
             DECEPTIVE,
-            # With the index as it is 131.7 in validation; climbing took the curve it replaced to 130.4.
-            FiniteTrainConfig(iterations=0, bank=8192, one_family=True),
+            # With the index as it is 131.7 in validation; climbing took the curve it replaced to 130.4. Arms
+            # are told apart, and means of 256 tasks are off by .06, which costs 0.2.
+            FiniteTrainConfig(agents=1024, iterations=0, bank=8192, one_family=True),
         )
     },
 }

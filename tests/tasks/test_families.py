@@ -164,6 +164,15 @@ def test_bandits_pay_their_best_arm():
     assert not bool(normal.reward_binary.any())
 
 
+def test_items_are_worth_what_tastes_make_of_them():
+    tasks = Bandit(arms=8, kind="tastes").tasks(KEY, 4_000)
+    means = np.asarray(tasks.reward[:, 0, :, 0])
+    np.testing.assert_allclose(means[:, 0], -means[:, 4], atol=1e-5)  # across the circle
+    np.testing.assert_allclose(means[:, 1], (means[:, 0] + means[:, 2]) / np.sqrt(2.0), atol=1e-5)
+    np.testing.assert_allclose(means.var(0), 1.0, atol=0.1)
+    np.testing.assert_allclose(tasks.reward_noise, 1.0)
+
+
 def test_a_deceptive_bandit_has_one_sure_arm():
     tasks = Bandit(arms=10, kind="deceptive").tasks(KEY, 500)
     means, noise = np.asarray(tasks.reward[:, 0, :, 0]), np.asarray(tasks.reward_noise[:, 0])

@@ -29,7 +29,8 @@ def train(
     agent: Annotated[
         str,
         Parameter(
-            help="belief or finite: for finite families; recurrent: for any; auto: belief where it can be."
+            help="belief or finite: for finite families; recurrent: for any; auto: belief where it can be, "
+            "finite for bandits."
         ),
     ] = "auto",
     env_steps: Annotated[

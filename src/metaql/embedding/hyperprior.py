@@ -15,6 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metaql.embedding.arms import ArmsPrior, no_arms
 from metaql.embedding.profiles import PROFILES
 
 SPREADS = (0.01, 0.1, 0.5, 1.5, 4.0, 10.0, 30.0, 200.0)
@@ -85,6 +86,8 @@ class Hyperprior(eqx.Module):
     unit: Float[Array, ""]
     """Unit of reward; 0: what `metaql.embedding.rewards.reward_scale` finds, so that no result depends on the
     scale."""
+    arms: ArmsPrior | None = None
+    """Of bandits that have the same arms in every task; None: arms are alike."""
 
 
 def reward_prior(
@@ -100,8 +103,12 @@ def reward_prior(
     return RewardPrior(*(jnp.asarray(value, jnp.float32) for value in given))
 
 
-def broad() -> Hyperprior:
-    """The hand-set prior of a task of which nothing is known; training starts here."""
+def broad(arms: int | None = None) -> Hyperprior:
+    """The hand-set prior of a task of which nothing is known; training starts here.
+
+    Args:
+        arms: how many arms are told apart, all of their numbers zero; None: none are.
+    """
     ends = EndPrior(jnp.asarray(0.05), jnp.asarray(1.0), jnp.zeros(len(END_SPREADS)))
     return Hyperprior(
         log_spread=jnp.zeros((len(BASES), len(SPREADS))),
@@ -119,4 +126,5 @@ def broad() -> Hyperprior:
         reward_odds=jnp.zeros(()),
         ends_odds=jnp.zeros(()),
         unit=jnp.zeros(()),
+        arms=None if arms is None else no_arms(arms),
     )

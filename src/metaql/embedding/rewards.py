@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from metaql.embedding.arms import ArmsPrior, condition
 from metaql.embedding.evidence import Evidence, Rewards
 from metaql.embedding.hyperprior import Hyperprior, RewardPrior
 from metaql.embedding.statistics import Tally
@@ -87,6 +88,8 @@ def _growth(number: Float[Array, ""]) -> Float[Array, ""]:
 
 def pair_means(seen: Evidence, prior: Hyperprior, scale: Scale) -> Means:
     """Posterior of mean rewards by pair, ``[S, A]``."""
+    if prior.arms is not None:
+        return _means_of_arms(seen, prior.arms)
     tallied = (seen.pair, seen.pair_rewards, reward_prior_of(seen, prior.pair, prior.pair_two))
     return _reward_means(*tallied, prior.noise_odds, (seen, scale))
 
@@ -140,9 +143,7 @@ def _reward_means(
     strength, fresh_strength = noise / between, fresh_noise / between
     weight = tally.visits + strength
     posterior = (tally.reward + strength * mean) / jnp.maximum(weight, _TINY)
-    local = (seen.highest - posterior) * (posterior - seen.lowest)
-    both = seen.binary & (seen.highest > seen.lowest)
-    scatter = jnp.where(both, jnp.clip(local, 0.0, None) * weight / (weight + 1.0), noise)
+    scatter = _scatter(seen, posterior, weight, noise, seen.binary)
     variance = jnp.where(visited, scatter / jnp.maximum(weight, _TINY), between)
     # What is usual is itself uncertain: a first arm that pays nothing does not speak for all.
     common = (between + fresh_noise) / (prior.mean_weight + number)
@@ -151,6 +152,39 @@ def _reward_means(
     usual = (mean, between + common)
     strengths = (strength, fresh_noise, fresh_strength)
     return Means(posterior, variance, *usual, noise, *strengths, between, upward)
+
+
+def _scatter(
+    seen: Evidence,
+    mean: Float[Array, "*K"],
+    weight: Float[Array, "*K"],
+    noise: Float[Array, "*K"],
+    binary: Bool[Array, ""],
+) -> Float[Array, "*K"]:
+    """Variance of one reward: of one of two values it follows from the mean, as for a Beta of that weight."""
+    local = (seen.highest - mean) * (mean - seen.lowest)
+    both = binary & (seen.highest > seen.lowest)
+    return jnp.where(both, jnp.clip(local, 0.0, None) * weight / (weight + 1.0), noise)
+
+
+def _means_of_arms(seen: Evidence, prior: ArmsPrior) -> Means:
+    """Posterior of the mean rewards of arms that are told apart, ``[1, A]``.
+
+    What other arms tell of one counts as pulls of it.
+    """
+    visits = seen.pair.visits
+    mean, variance = condition(prior, visits[0], seen.pair.reward[0])
+    weight = prior.noise / variance
+    # The first two rewards of very many are of two values as well.
+    variance = _scatter(seen, mean, weight, prior.noise, seen.binary & seen.told_two) / weight
+    usual, between = prior.mean.mean(), jnp.diag(prior.covariance).mean() + _TINY
+    noise = prior.noise.mean()
+    rows = (row[None] for row in (mean, variance, prior.noise, weight - visits[0]))
+    posterior, doubt, noises_of, strength = rows
+    fresh = (usual, between)
+    return Means(
+        posterior, doubt, *fresh, noises_of, strength, noise, noise / between, between, between
+    )
 
 
 def squares_of_both(

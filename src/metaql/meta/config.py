@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import jax
+
 from metaql.config import build
 from metaql.errors import ConfigError, unknown_name
 from metaql.meta.finite_config import FiniteConfig
@@ -135,9 +137,17 @@ def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
             f"Got {family.name!r}, which is several.",
             'For tasks of any kind there is metaql.load("finite"); or use agent="belief".',
         )
-    if agent == "auto":
-        agent = "belief" if isinstance(family, Family) else "recurrent"
-    return CONFIGS[agent]
+    return CONFIGS[_usual(family) if agent == "auto" else agent]
+
+
+def _usual(family: AnyFamily) -> str:
+    """The agent for whoever names none."""
+    if not isinstance(family, Family):
+        return "recurrent"
+    if not can_learn("finite", family):
+        return "belief"
+    task = jax.eval_shape(lambda key: family.sample(key, "train"), jax.random.key(0))
+    return "finite" if task.transition.shape[0] == 1 else "belief"
 
 
 def can_learn(agent: str, family: AnyFamily) -> bool:

@@ -67,7 +67,8 @@ class FiniteAgent:
 
         Args:
             num_states: S.
-            num_actions: A; any will do.
+            num_actions: A; any will do, but arms that the agent tells apart are so only where there
+                are as many.
             prior: a kind of task; ``"auto"``: the one of bandits for one state, else that of all
                 others. None counts as ``"auto"``: without any prior there is no FiniteQ.
             slots: successors remembered per pair. `adapt` makes more
@@ -79,12 +80,14 @@ class FiniteAgent:
         Raises:
             UnknownNameError: no such kind of task.
         """
-        del num_actions
         kind = self._kind(num_states, prior)
         usual = self.card.get("slots", FIRST_SLOTS)
         least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else usual
         room = None if num_states == 1 else max(slots or least, least)
-        return FiniteQ(self.priors[kind], self.curiosities[kind], slots=room)
+        before = self.priors[kind]
+        if before.arms is not None and num_actions != len(before.arms.mean):
+            before = dataclasses.replace(before, arms=None)
+        return FiniteQ(before, self.curiosities[kind], slots=room)
 
     def _kind(self, num_states: int, prior: str | None) -> str:
         """The kind of task that ``prior`` stands for, as in `learner_for`."""
@@ -188,7 +191,13 @@ class FiniteAgent:
             CheckpointError: the folder cannot be written or holds something else.
         """
         tree = (self.priors, self.curiosities, self.calibration)
-        extra = {"kinds": sorted(self.priors), "family": self.family_name, "card": self.card}
+        arms = {
+            kind: len(prior.arms.mean)
+            for kind, prior in self.priors.items()
+            if prior.arms is not None
+        }
+        kinds = sorted(self.priors)
+        extra = {"kinds": kinds, "arms": arms, "family": self.family_name, "card": self.card}
         checkpoint.save(path, tree, kind=KIND, extra=extra)
 
 
@@ -201,8 +210,9 @@ def load_finite(folder: Path) -> FiniteAgent:
     extra = checkpoint.read_extra(folder, kind=KIND)
 
     def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Calibration]:
-        kinds = extra["kinds"]
-        return {k: broad() for k in kinds}, {k: Curiosity() for k in kinds}, Calibration()
+        kinds, arms = extra["kinds"], extra.get("arms", {})
+        priors = {kind: broad(arms.get(kind)) for kind in kinds}
+        return priors, {kind: Curiosity() for kind in kinds}, Calibration()
 
     # On the host: a step takes NumPy arrays as they are.
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(like))

@@ -165,14 +165,16 @@ def train_finite(
 
 def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:
     if folder is not None:
-        checkpoint.save(folder, (prior, state), kind=_KIND, extra={})
+        arms = None if prior.arms is None else len(prior.arms.mean)
+        checkpoint.save(folder, (prior, state), kind=_KIND, extra={"arms": arms})
 
 
 def _saved(folder: str | Path | None, blank: Climb) -> tuple[Hyperprior, Climb] | None:
     """What an interrupted training left in ``folder``."""
     if folder is None or not (Path(folder) / checkpoint.MANIFEST).is_file():
         return None
-    return checkpoint.load(folder, (broad(), blank), kind=_KIND)[0]
+    arms = checkpoint.read_extra(Path(folder), kind=_KIND)["arms"]
+    return checkpoint.load(folder, (broad(arms), blank), kind=_KIND)[0]
 
 
 def _fit(

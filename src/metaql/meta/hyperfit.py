@@ -20,6 +20,7 @@ from metaql.embedding.evidence import Evidence, base_weights, common_rate
 from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
 from metaql.embedding.rewards import Means, arrival_means, pair_means, reward_scale, reward_unit
 from metaql.embedding.statistics import ODDS_LIMIT, Tally
+from metaql.meta.armfit import fit_arms
 
 _SAME_SCALE = 0.2
 """Deviation of the logarithm of the unit of reward up to which a family has one scale."""
@@ -37,7 +38,7 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
         one_family: take out of the scatter between tasks what chance alone makes of it, for rewards:
             means of few arms differ even where all arms have one prior. Sharper; for tasks that are
             all made alike. (Rewards of more than two values only where they have one scale: the unit found
-            else grows along a lifetime.)
+            else grows along a lifetime.) And tell arms of bandits apart, where they differ (`fit_arms`).
     """
     start = broad()
     peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
@@ -53,6 +54,7 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
     def mean(values: np.ndarray) -> np.ndarray:
         return np.tensordot(weight, values, 1)
 
+    arms = fit_arms(experience) if one_family else None
     many, two = (_among(weight, rows["two"] == flag) for flag in (0.0, 1.0))
     origins = mean(rows["origins"])
     common = mean(rows["common"])
@@ -71,7 +73,9 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
         "arrival_ends": _ends(weight, rows["arrival_rate"], rows["arrival_ends"]),
         "reward_odds": _odds(weight, rows["reward_odds"]),
         "ends_odds": _odds(weight, rows["ends_odds"]),
-        "unit": np.asarray(unit),
+        # What arms are worth is told in rewards, so their unit is as good as any.
+        "unit": np.asarray(float(np.exp(logs.mean())) if arms else unit),
+        "arms": arms,
     }
     return Hyperprior(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), fitted))
 

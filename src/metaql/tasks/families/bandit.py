@@ -9,13 +9,14 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from metaql.errors import ConfigError, unknown_name
 from metaql.tasks.families.base import Family, split_key
 from metaql.tasks.finite import FiniteTask
 from metaql.types import PRNGKey
 
-KINDS = ("bernoulli", "normal", "deceptive")
+KINDS = ("bernoulli", "normal", "deceptive", "tastes")
 DECEPTIVE_REWARD = 0.5
 """What the first arm of a deceptive bandit always pays: more than most others do."""
 DECEPTIVE_NOISE = math.sqrt(0.5)
@@ -23,7 +24,7 @@ DECEPTIVE_NOISE = math.sqrt(0.5)
 
 
 class Bandit(Family):
-    """Arms that pay 1 with a probability uniform in [0, 1], or normal rewards.
+    """Arms that pay 1 with a probability uniform in [0, 1], or normal rewards, or items for users.
 
     An episode is ``horizon`` pulls. The Bernoulli bandit is the one of RL2 (Duan et al. 2016,
     arXiv 1611.02779, section 3.1); the deceptive one that of First-Explore (Norman & Clune 2023,
@@ -43,7 +44,7 @@ class Bandit(Family):
         arms: int = 5,
         *,
         horizon: int = 10,
-        kind: Literal["bernoulli", "normal", "deceptive"] = "bernoulli",
+        kind: Literal["bernoulli", "normal", "deceptive", "tastes"] = "bernoulli",
     ) -> None:
         """Choose the arms.
 
@@ -51,8 +52,11 @@ class Bandit(Family):
             arms: number of actions, at least 2.
             horizon: pulls per episode.
             kind: ``"bernoulli"`` (success probability uniform in [0, 1]), ``"normal"`` (means
-                Normal(0, 1), noise of standard deviation 1) or ``"deceptive"`` (the same with
-                noise of variance 1/2, but the first arm always pays 0.5).
+                Normal(0, 1), noise of standard deviation 1), ``"deceptive"`` (the same with
+                noise of variance 1/2, but the first arm always pays 0.5) or ``"tastes"`` (as
+                normal, but arms are items around a circle, and a task is a user with two tastes u ~
+                Normal(0, 1): item k of K is worth ``u_1 cos(2 pi k / K) + u_2 sin(2 pi k / K)``; one
+                item tells of its neighbours and of those across).
 
         Raises:
             UnknownNameError: no such kind.
@@ -73,6 +77,9 @@ class Bandit(Family):
         binary = self.kind == "bernoulli"
         means = (jax.random.uniform if binary else jax.random.normal)(key, shape)
         noise = jnp.asarray(0.0 if binary else 1.0, jnp.float32)
+        if self.kind == "tastes":
+            means = _items(self.arms) @ jax.random.normal(key, (2, 1))
+            means = means[None]
         if self.kind == "deceptive":
             means = means.at[:, 0].set(DECEPTIVE_REWARD)
             noise = jnp.full((1, self.arms), DECEPTIVE_NOISE).at[:, 0].set(0.0)
@@ -92,3 +99,9 @@ class Bandit(Family):
     def toy(cls) -> Bandit:
         """Two arms, five pulls."""
         return cls(arms=2, horizon=5)
+
+
+def _items(number: int) -> Float[Array, "A 2"]:
+    """Where items lie on the circle, ``[A, 2]``."""
+    angle = 2.0 * jnp.pi * jnp.arange(number) / number
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
