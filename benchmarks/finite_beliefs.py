@@ -78,7 +78,7 @@ def beliefs(agent: FiniteAgent, row: Row, lifetimes: int, seed: int) -> dict[str
     tasks = row.tasks(lifetimes, seed)
     found = verdicts(
         with_room(agent, tasks),
-        agent.calibration,
+        agent.calibrations[agent.kind_of(tasks.transition.shape[-1])],
         tasks,
         jax.random.key(seed + 1),
         num_steps=row.steps,

@@ -177,6 +177,8 @@ def family_priors(found: dict[str, Any]) -> str:
             f"{row['own']:.2f}",
             f"{row['finite']:.2f}",
             f"{row['difference']:.2f} (+- {row['standard_error']:.2f})",
+            f"{row['coverage']:.2f}",
+            f"{row['coverage_as_finite']:.2f}",
             f"{row['seconds']:.0f}",
         ]
         for name, row in found["rows"].items()
@@ -187,6 +189,8 @@ def family_priors(found: dict[str, Any]) -> str:
         "own prior",
         "`finite`",
         "difference",
+        "coverage",
+        "coverage, intervals of `finite`",
         "training, s",
     ]
     return table(head, rows)

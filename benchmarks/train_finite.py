@@ -132,7 +132,7 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
     return FiniteAgent(
         priors=priors,
         curiosities=curiosities,
-        calibration=calibration,
+        calibrations=dict.fromkeys(priors, calibration),
         family_name=name,
         card=card,
     )
@@ -171,7 +171,8 @@ def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
     calibration = intervals(name, seed, agent.priors, agent.curiosities)
     card = {**agent.card, "intervals": f"fitted anew: {name} --intervals-of FOLDER --seed {seed}"}
     card |= {"range": RANGE} if name == "finite" else {}
-    return dataclasses.replace(agent, calibration=calibration, card=card)
+    calibrations = dict.fromkeys(agent.priors, calibration)
+    return dataclasses.replace(agent, calibrations=calibrations, card=card)
 
 
 def _described(course: Course) -> dict[str, object]:

@@ -15,12 +15,12 @@ import gymnasium
 import numpy as np
 
 import metaql
-from metaql.meta.adapt import Adapted
+from metaql.meta.adapt import FiniteAdaptation
 
 SUCCESS = "episodes 1-5: {:.0f} of 5, episodes 6-20: {:.0f} of 15"
 
 
-def play(adapted: Adapted, episodes: int) -> float:
+def play(adapted: FiniteAdaptation, episodes: int) -> float:
     """Share of episodes that reach the goal, without learning any more."""
     env = gymnasium.make("FrozenLake-v1")
     reached = 0.0

@@ -97,6 +97,16 @@ def test_arms_that_win_or_lose_are_as_if_of_beta():
     np.testing.assert_allclose(found.variance[0], mean * (1.0 - mean) / 8.0, rtol=1e-3)
 
 
+def test_no_arm_is_sure_to_win_more_often_than_always():
+    """The third is as the first two together less a half: both nearly always win."""
+    factors = np.asarray([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    covariance = factors @ factors.T / 12.0 + 1e-3 * np.eye(3)
+    prior = prior_of([0.5, 0.5, 0.5], covariance, [1 / 6] * 3)
+    found = lived(prior, [(0, 1.0), (1, 1.0), (0, 0.0), (1, 0.0), *[(0, 1.0), (1, 1.0)] * 12])
+    assert (np.asarray(found.mean) < 1.0).all()
+    assert float(found.variance[0, 2]) > 1e-3
+
+
 def test_the_first_two_of_very_many_rewards_are_not_wins_and_losses():
     prior = prior_of([0.0, 0.0], np.eye(2), [0.5, 0.5])
     found = lived(prior, [(0, 1.0), (1, -2.0)])

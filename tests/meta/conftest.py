@@ -55,7 +55,7 @@ def untrained_agent(card=None, **prior):
     return FiniteAgent(
         priors=dict.fromkeys(kinds, believed),
         curiosities={kind: Curiosity() for kind in kinds},
-        calibration=Calibration(),
+        calibrations=dict.fromkeys(kinds, Calibration()),
         family_name="finite",
         card=card or {},
     )

@@ -11,14 +11,22 @@ import pytest
 import metaql
 from metaql.errors import CheckpointError, ConfigError
 from metaql.meta.agent import load_shipped
+from metaql.meta.calibrate import verdicts
 from metaql.meta.config import config_class, settings_for
-from metaql.meta.finite_session import most_successors, sizes
+from metaql.meta.finite_session import lifetime_in, most_successors, sizes
 from metaql.meta.lifetime import live
-from metaql.tasks.families import Bandit, CartPole, Chain, Mixture, RandomMDP
+from metaql.tasks.families import Bandit, CartPole, Chain, FrozenLake, Mixture, RandomMDP
+from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Transition
 
 KEY = jax.random.key(0)
-SHORT = {"agents": 32, "segment_steps": 16, "env_steps": 4 * 32 * 16, "checkpoint_every": 1}
+SHORT = {
+    "agents": 32,
+    "segment_steps": 16,
+    "env_steps": 4 * 32 * 16,
+    "checkpoint_every": 1,
+    "interval_tasks": 0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,8 @@ def test_of_tasks_of_the_other_kind_it_believes_what_the_shipped_agent_does(of_c
     agent, usual = of_coins, load_shipped("finite")
     own, theirs = (each.priors["many_states"] for each in (agent, usual))
     jax.tree.map(np.testing.assert_array_equal, own, theirs)
-    jax.tree.map(np.testing.assert_array_equal, agent.curiosities, usual.curiosities)
+    for name in ("curiosities", "calibrations"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(agent, name), getattr(usual, name))
     assert agent.card["range"]["many_states"] == usual.card["range"]["many_states"]
 
 
@@ -116,6 +125,7 @@ def test_as_many_successors_are_remembered_as_the_family_has():
         (CartPole.toy(), {}, "learn finite families only"),
         (Mixture([Bandit.toy(), Chain.toy()]), {}, "one family"),
         (Chain.toy(), {"agents": 0}, "`agents` must be at least 1"),
+        (Chain.toy(), {"interval_tasks": -1}, "`interval_tasks` must be at least 0"),
         (Chain.toy(), {"lifetimes": 8}, "agent 'belief' or 'recurrent'"),
         (Chain.toy(), {"lifetime": 8}, "lifetime"),
     ],
@@ -144,6 +154,67 @@ def test_the_remedy_names_an_agent_that_can_learn_the_family():
     assert caught.value.remedy == "Ask for agent='finite'."
 
 
+JUDGED = {**SHORT, "interval_tasks": 8}
+
+
+def test_intervals_are_fitted_at_the_end_and_for_its_own_kind(tmp_path):
+    """Interrupted while they are, it goes on to the same."""
+    family, stages = Bandit(3, horizon=10), []
+    whole = metaql.meta_train(
+        family, agent="finite", on_progress=lambda *at: stages.append(at[:2]), **JUDGED
+    )
+    usual = load_shipped("finite")
+    assert not np.array_equal(
+        whole.calibrations["one_state"].weights, usual.calibrations["one_state"].weights
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        whole.calibrations["many_states"],
+        usual.calibrations["many_states"],
+    )
+    assert whole.card["intervals"] == "fitted in 8 lifetimes of 32 steps"
+    assert stages[-17:] == [("intervals", done / 16) for done in range(17)]
+
+    def interrupt(stage, done, row):
+        if stage == "intervals" and done == 0.5:
+            raise KeyboardInterrupt
+
+    how = {"agent": "finite", "run": tmp_path, **JUDGED}
+    with pytest.raises(KeyboardInterrupt):
+        metaql.meta_train(family, on_progress=interrupt, **how)
+    assert metaql.load(tmp_path).card["env_steps"] == whole.card["env_steps"]
+    resumed = metaql.meta_train(family, resume=True, **how)
+    for agent in (resumed, metaql.load(tmp_path)):
+        jax.tree.map(np.testing.assert_array_equal, agent.calibrations, whole.calibrations)
+
+
+def test_lifetimes_that_intervals_are_fitted_in_suit_the_family():
+    assert lifetime_in(Bandit(3, horizon=100).tasks(KEY, 1)) == (96, 1)
+    assert lifetime_in(Bandit(3, horizon=1).tasks(KEY, 1)) == (32, 32)
+    assert lifetime_in(RandomMDP().tasks(KEY, 1)) == (192, 20)
+    assert lifetime_in(FrozenLake().tasks(KEY, 1)) == (640, 20)
+    over = Bandit(3, horizon=100).tasks(KEY, 1)
+    assert lifetime_in(over._replace(termination=jnp.ones_like(over.termination))) == (96, 96)
+    endless = RandomMDP().tasks(KEY, 1)
+    endless = endless._replace(horizon=jnp.full_like(endless.horizon, NO_HORIZON))
+    assert lifetime_in(endless) == (640, 20)
+
+
+@pytest.mark.slow
+def test_intervals_of_its_own_hold_in_nine_of_ten_cases():
+    family = Bandit(10, horizon=32, kind="tastes")
+    own, usual = metaql.meta_train(family, agent="finite"), load_shipped("finite")
+    tasks = family.tasks(KEY, 128, "validation")
+    held = [
+        verdicts(
+            own.learner_for(1, 10), calibration, tasks, KEY, num_steps=32, episodes=1
+        ).coverage()
+        for calibration in (own.calibrations["one_state"], usual.calibrations["one_state"])
+    ]
+    assert 0.85 < held[0] < 0.95
+    assert held[1] < 0.7  # those of all bandits: arms that tell of each other make them too sure
+
+
 @pytest.fixture(scope="module")
 def of_tastes():
     family = Bandit(6, horizon=10, kind="tastes")
@@ -159,6 +230,7 @@ def test_arms_that_are_told_apart_are_kept(of_tastes, tmp_path):
 
 def test_of_other_numbers_of_arms_none_is_told_apart(of_tastes):
     assert of_tastes.learner_for(1, 6).prior.arms is not None
+    assert of_tastes.learner_for(4, 6, prior="one_state").prior.arms is None  # its rows are no arms
     learner = of_tastes.learner_for(1, 4)
     assert learner.prior.arms is None
     lives = live(learner, Bandit(4, horizon=5).tasks(KEY, 2), jax.random.split(KEY), episodes=1)

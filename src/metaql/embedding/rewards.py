@@ -176,7 +176,13 @@ def _means_of_arms(seen: Evidence, prior: ArmsPrior) -> Means:
     mean, variance = condition(prior, visits[0], seen.pair.reward[0])
     weight = prior.noise / variance
     # The first two rewards of very many are of two values as well.
-    variance = _scatter(seen, mean, weight, prior.noise, seen.binary & seen.told_two) / weight
+    told = seen.binary & seen.told_two
+    edge = jnp.where(told, 0.5 * (seen.highest - seen.lowest) / (weight + 1.0), 0.0)
+    bounded = jnp.clip(
+        mean, seen.lowest + edge, seen.highest - edge
+    )  # as half a pull of the other value
+    mean = jnp.where(told, bounded, mean)
+    variance = _scatter(seen, mean, weight, prior.noise, told) / weight
     usual, between = prior.mean.mean(), jnp.diag(prior.covariance).mean() + _TINY
     noise = prior.noise.mean()
     rows = (row[None] for row in (mean, variance, prior.noise, weight - visits[0]))

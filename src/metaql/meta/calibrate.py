@@ -8,7 +8,7 @@ Quantile regression (Koenker & Bassett 1978, "Regression quantiles"): for each s
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.optimize import minimize
 
+from metaql.meta.compiling import suited
 from metaql.meta.lifetime import advance_unrecorded, begin_all
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.policy.outlook import task_discount
@@ -59,6 +60,7 @@ def verdicts(
     *,
     num_steps: int,
     episodes: int,
+    on_progress: Callable[[float], None] = lambda done: None,
 ) -> Verdicts:
     """Live in tasks, and compare belief and truth at several ages, at states met.
 
@@ -69,20 +71,21 @@ def verdicts(
         key: of the lifetimes.
         num_steps: of a lifetime, a multiple of 16.
         episodes: that the learner is told of.
+        on_progress: called with the share of the lifetime that is over.
     """
     keys = jax.random.split(key, tasks.horizon.shape[0])
     truth, matters = _truth(tasks)
     lives, age, rows = begin_all(learner, tasks, keys, episodes), 0, []
     for until in AGES:
-        for _ in range(until - age):
+        for lived in range(age, until):
             lives = advance_unrecorded(learner, tasks, lives, max(num_steps // 16, 1))
+            on_progress((lived + 1) / AGES[-1])
         age = until
-        judged = _judge_all(learner, lives.memory, calibration)
+        judged = suited(_judge_all, learner)(learner, lives.memory, calibration)
         rows.append(_compare(judged, lives.memory, np.asarray(truth), np.asarray(matters), tasks))
     return Verdicts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 
-@eqx.filter_jit
 def _judge_all(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judgement:
     return jax.vmap(judge, in_axes=(None, 0, None))(learner, memory, calibration)
 

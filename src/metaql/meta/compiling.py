@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 _PLAIN = {"xla_cpu_use_fusion_emitters": False}
 """XLA's older code generator takes as little as half the time to compile programs of many small arrays."""
+
+
+def suited(function: Callable[..., Any], learner: Any) -> Callable[..., Any]:
+    """The function, compiled in the way that suits a learner; once for all its calls."""
+    return _compiled(function, getattr(learner, "compiles_plainly", False))
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], plainly: bool) -> Callable[..., Any]:
+    options: dict[str, Any] = {"compiler_options": compile_options(small=False)} if plainly else {}
+    return eqx.filter_jit(function, **options)
 
 
 @functools.cache

@@ -44,8 +44,8 @@ class FiniteAgent:
     """Kind of task -> what is believed before the first step."""
     curiosities: dict[str, Curiosity]
     """Kind of task (the same keys) -> optimism."""
-    calibration: Calibration
-    """How far intervals reach."""
+    calibrations: dict[str, Calibration]
+    """Kind of task (the same keys) -> how far intervals reach."""
     family_name: str
     card: dict[str, Any]
     """How it came about; ``card["range"]`` holds, by kind of task, smallest and largest "states", ..."""
@@ -80,17 +80,22 @@ class FiniteAgent:
         Raises:
             UnknownNameError: no such kind of task.
         """
-        kind = self._kind(num_states, prior)
+        kind = self.kind_of(num_states, prior)
         usual = self.card.get("slots", FIRST_SLOTS)
         least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else usual
         room = None if num_states == 1 else max(slots or least, least)
         before = self.priors[kind]
-        if before.arms is not None and num_actions != len(before.arms.mean):
+        told_apart = 0 if before.arms is None else len(before.arms.mean)
+        if (num_states, num_actions) != (1, told_apart):
             before = dataclasses.replace(before, arms=None)
         return FiniteQ(before, self.curiosities[kind], slots=room)
 
-    def _kind(self, num_states: int, prior: str | None) -> str:
-        """The kind of task that ``prior`` stands for, as in `learner_for`."""
+    def kind_of(self, num_states: int, prior: str | None = "auto") -> str:
+        """The kind of task that ``prior`` stands for, as in `learner_for`.
+
+        Raises:
+            UnknownNameError: no such kind of task.
+        """
         kinds = sorted(self.priors)
         if prior is None or prior == "auto":
             wanted = ONE_STATE if num_states == 1 else MANY_STATES
@@ -146,7 +151,7 @@ class FiniteAgent:
                 "An environment says these itself.",
             )
         host = open_environment(env)
-        kind = self._kind(host.num_states, prior)
+        kind = self.kind_of(host.num_states, prior)
         learner = self.learner_for(host.num_states, host.num_actions, kind)
 
         def conclude(companion: FiniteCompanion, lived: Lived) -> FiniteAdapted:
@@ -160,7 +165,7 @@ class FiniteAgent:
         return live_on_host(companion, host, int(episodes), int(seed), on_episode)
 
     def _study(self, log: Log, prior: str | None) -> FiniteAdapted:
-        kind = self._kind(log.num_states, prior)
+        kind = self.kind_of(log.num_states, prior)
         learner = self.learner_for(log.num_states, log.num_actions, kind)
         known = learn(learner, log)
         number = max(len(known.lived.returns), 1)
@@ -180,7 +185,7 @@ class FiniteAgent:
             memory=known.memory,
             rows=known.rows,
             num_states=sizes["states"],
-            calibration=self.calibration,
+            calibration=self.calibrations[kind],
             warnings=warnings_for(trained, sizes, known.diary),
         )
 
@@ -190,7 +195,7 @@ class FiniteAgent:
         Raises:
             CheckpointError: the folder cannot be written or holds something else.
         """
-        tree = (self.priors, self.curiosities, self.calibration)
+        tree = (self.priors, self.curiosities, self.calibrations)
         arms = {
             kind: len(prior.arms.mean)
             for kind, prior in self.priors.items()
@@ -208,19 +213,22 @@ def load_finite(folder: Path) -> FiniteAgent:
         CheckpointError: it is damaged or of another version or kind.
     """
     extra = checkpoint.read_extra(folder, kind=KIND)
+    kinds, arms = extra["kinds"], extra.get("arms")
 
-    def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Calibration]:
-        kinds, arms = extra["kinds"], extra.get("arms", {})
-        priors = {kind: broad(arms.get(kind)) for kind in kinds}
-        return priors, {kind: Curiosity() for kind in kinds}, Calibration()
+    def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Any]:
+        priors = {kind: broad((arms or {}).get(kind)) for kind in kinds}
+        curiosities = {kind: Curiosity() for kind in kinds}
+        # Agents of before tell no arms apart and have one calibration.
+        one = Calibration()
+        return priors, curiosities, one if arms is None else dict.fromkeys(kinds, one)
 
     # On the host: a step takes NumPy arrays as they are.
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(like))
-    (priors, curiosities, calibration), _ = checkpoint.load(folder, blank, kind=KIND)
+    (priors, curiosities, found), _ = checkpoint.load(folder, blank, kind=KIND)
     return FiniteAgent(
         priors=priors,
         curiosities=curiosities,
-        calibration=calibration,
+        calibrations={kind: found if arms is None else found[kind] for kind in kinds},
         family_name=extra["family"],
         card=extra["card"],
     )

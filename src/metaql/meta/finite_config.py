@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from metaql.errors import ConfigError
 from metaql.meta.ranges import check_counts
 
 
@@ -17,6 +18,10 @@ class FiniteConfig:
     """Q-learning agents, each in a training task of its own."""
     segment_steps: int = 64
     """Steps that each of them lives in one iteration."""
+    interval_tasks: int = 128
+    """Training tasks in which FiniteQ lives, at the end, to see how far its intervals must reach; 0: they are
+    those of the shipped agent.
+    """
     checkpoint_every: int = 4
     """Iterations between two checkpoints."""
 
@@ -27,6 +32,8 @@ class FiniteConfig:
             ConfigError: a value out of range.
         """
         check_counts(self, "env_steps", "agents", "segment_steps", "checkpoint_every")
+        if self.interval_tasks < 0:
+            raise ConfigError("`interval_tasks` must be at least 0.", f"Got {self.interval_tasks}.")
 
     @property
     def steps_per_iteration(self) -> int:

@@ -173,7 +173,7 @@ def _saved(folder: str | Path | None, blank: Climb) -> tuple[Hyperprior, Climb] 
     """What an interrupted training left in ``folder``."""
     if folder is None or not (Path(folder) / checkpoint.MANIFEST).is_file():
         return None
-    arms = checkpoint.read_extra(Path(folder), kind=_KIND)["arms"]
+    arms = checkpoint.read_extra(Path(folder), kind=_KIND).get("arms")
     return checkpoint.load(folder, (broad(arms), blank), kind=_KIND)[0]
 
 

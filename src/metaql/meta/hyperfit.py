@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from metaql.embedding.evidence import Evidence, base_weights, common_rate
 from metaql.embedding.hyperprior import EndPrior, Hyperprior, RewardPrior, broad
@@ -30,7 +30,12 @@ _SURE = 0.02
 """Pretended share of tasks that are otherwise, so that no odds are infinite."""
 
 
-def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) -> Hyperprior:
+def fit_hyperprior(
+    experience: Sequence[Evidence],
+    *,
+    one_family: bool = False,
+    tasks: Int[np.ndarray, " N"] | None = None,
+) -> Hyperprior:
     """The prior under which what every task showed is most typical (method of moments).
 
     Args:
@@ -39,11 +44,15 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
             means of few arms differ even where all arms have one prior. Sharper; for tasks that are
             all made alike. (Rewards of more than two values only where they have one scale: the unit found
             else grows along a lifetime.) And tell arms of bandits apart, where they differ (`fit_arms`).
+        tasks: as in `fit_arms`.
     """
     start = broad()
     peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
     logs = np.log(np.concatenate(peaks))
-    unit = float(np.exp(logs.mean())) if logs.std() < _SAME_SCALE else 0.0
+    # What arms are worth is told in rewards, so their unit is as good as any.
+    arms = fit_arms(experience, tasks) if one_family else None
+    told = arms is not None or logs.std() < _SAME_SCALE
+    unit = float(np.exp(logs.mean())) if told else 0.0
     # The facts are taken in the unit they will be used in.
     facts = [jax.vmap(lambda e: _facts(e, start, unit))(batch) for batch in experience]
     counts = [batch.steps.shape[0] for batch in experience]
@@ -54,7 +63,6 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
     def mean(values: np.ndarray) -> np.ndarray:
         return np.tensordot(weight, values, 1)
 
-    arms = fit_arms(experience) if one_family else None
     many, two = (_among(weight, rows["two"] == flag) for flag in (0.0, 1.0))
     origins = mean(rows["origins"])
     common = mean(rows["common"])
@@ -73,8 +81,7 @@ def fit_hyperprior(experience: Sequence[Evidence], *, one_family: bool = False) 
         "arrival_ends": _ends(weight, rows["arrival_rate"], rows["arrival_ends"]),
         "reward_odds": _odds(weight, rows["reward_odds"]),
         "ends_odds": _odds(weight, rows["ends_odds"]),
-        # What arms are worth is told in rewards, so their unit is as good as any.
-        "unit": np.asarray(float(np.exp(logs.mean())) if arms else unit),
+        "unit": np.asarray(unit),
         "arms": arms,
     }
     return Hyperprior(**jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), fitted))

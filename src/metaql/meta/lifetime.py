@@ -6,9 +6,8 @@ same `turn` (learn from the last transition, decide the next action). So what is
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from metaql.meta.compiling import compile_options
+from metaql.meta.compiling import suited
 from metaql.types import (
     Decision,
     Learner,
@@ -179,12 +178,11 @@ def advance(
     return lives, cast(Record, record)
 
 
-@eqx.filter_jit
 def advance_unrecorded(
     learner: Learner, tasks: Task, lives: Life, num_steps: int, *, shuffle: bool = False
 ) -> Life:
     """`advance` for those who want what was learned and not how: no records are written."""
-    return _steps(learner, tasks, shuffle, lives, num_steps, recorded=False)[0]
+    return suited(_steps, learner)(learner, tasks, shuffle, lives, num_steps, recorded=False)[0]
 
 
 class _Tally(NamedTuple):
@@ -239,17 +237,6 @@ def _live_abreast(
         return lives, jax.vmap(_count)(tally, record), used + 1
 
     return _until_done(body, (*carry, jnp.zeros((), jnp.int32)), num_steps)[:2]
-
-
-@functools.cache
-def _compiled_abreast(plainly: bool) -> Any:
-    options: dict[str, Any] = {"compiler_options": compile_options(small=False)} if plainly else {}
-    return eqx.filter_jit(_live_abreast, **options)
-
-
-def _abreast(learner: Learner) -> Any:
-    """`_live_abreast`, compiled in the way that suits a learner."""
-    return _compiled_abreast(getattr(learner, "compiles_plainly", False))
 
 
 @eqx.filter_jit
@@ -307,7 +294,7 @@ def live_until(learner: Learner, tasks: Task, lives: Life, episode: Int[Array, "
     else:
         # Nobody asks for the tally: one slot is the least that it can have.
         tally = jax.vmap(lambda _: _empty_tally(1))(lives.step)
-        later, _ = _abreast(learner)(
+        later, _ = suited(_live_abreast, learner)(
             learner, tasks, (bounded, tally), jnp.asarray(_NO_LIMIT), False
         )
     return later._replace(episodes=lives.episodes)
@@ -351,7 +338,9 @@ def live(
             todo = min(chunk, max_steps - used)
             # As an array: one program serves the last, shorter chunk too.
             number = jnp.asarray(todo, jnp.int32)
-            lives, tally = _abreast(learner)(learner, tasks, (lives, tally), number, shuffle)
+            lives, tally = suited(_live_abreast, learner)(
+                learner, tasks, (lives, tally), number, shuffle
+            )
             used += todo
             on_progress(float(jnp.mean(jnp.minimum(lives.episode, episodes)) / episodes))
     on_progress(1.0)

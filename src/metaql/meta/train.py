@@ -66,8 +66,10 @@ class _Snapshot(NamedTuple):
 
 @overload
 def meta_train(
-    family: Family, *, agent: Literal["auto", "belief"] = "auto", **settings: Any
-) -> Agent: ...
+    family: Family, *, agent: Literal["auto"] = "auto", **settings: Any
+) -> Agent | FiniteAgent: ...
+@overload
+def meta_train(family: Family, *, agent: Literal["belief"], **settings: Any) -> Agent: ...
 @overload
 def meta_train(
     family: SimulatorFamily | LoggedFamily,

@@ -75,11 +75,11 @@ class Bandit(Family):
         key = split_key(key, split)
         shape = (1, self.arms, 1)
         binary = self.kind == "bernoulli"
-        means = (jax.random.uniform if binary else jax.random.normal)(key, shape)
-        noise = jnp.asarray(0.0 if binary else 1.0, jnp.float32)
         if self.kind == "tastes":
-            means = _items(self.arms) @ jax.random.normal(key, (2, 1))
-            means = means[None]
+            means = (_items(self.arms) @ jax.random.normal(key, (2, 1)))[None]
+        else:
+            means = (jax.random.uniform if binary else jax.random.normal)(key, shape)
+        noise = jnp.asarray(0.0 if binary else 1.0, jnp.float32)
         if self.kind == "deceptive":
             means = means.at[:, 0].set(DECEPTIVE_REWARD)
             noise = jnp.full((1, self.arms), DECEPTIVE_NOISE).at[:, 0].set(0.0)
