@@ -77,12 +77,14 @@ def verdicts(
     truth, matters = _truth(tasks)
     lives, age, rows = begin_all(learner, tasks, keys, episodes), 0, []
     for until in AGES:
-        for lived in range(age, until):
+        for _ in range(until - age):
             lives = advance_unrecorded(learner, tasks, lives, max(num_steps // 16, 1))
-            on_progress((lived + 1) / AGES[-1])
         age = until
         judged = suited(_judge_all, learner)(learner, lives.memory, calibration)
         rows.append(_compare(judged, lives.memory, np.asarray(truth), np.asarray(matters), tasks))
+        on_progress(
+            age / AGES[-1]
+        )  # all is compiled by the first time, so that time left can be told
     return Verdicts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metaql.embedding.successors import is_full
+from metaql.errors import UsageError
 from metaql.meta.adapt import FiniteAdaptation, Lived, integer
 from metaql.meta.compiling import compile_options
 from metaql.meta.finite_memory import (
@@ -29,7 +30,7 @@ from metaql.meta.finite_memory import (
 from metaql.meta.packed import Form, form_of, packed
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
-from metaql.policy.uncertainty import Calibration, Judgement, judge
+from metaql.policy.uncertainty import COVERAGE, Calibration, Judgement, Z, judge
 from metaql.tasks.host import HostEnvironment
 from metaql.types import Transition
 
@@ -235,6 +236,14 @@ class Beliefs(NamedTuple):
     """Probability that the greedy action (the largest mean) is the best one."""
 
 
+class ArmRewards(NamedTuple):
+    """What is believed of the mean reward of every arm of a bandit, each within a 90% interval."""
+
+    mean: Float[np.ndarray, " A"]
+    low: Float[np.ndarray, " A"]
+    high: Float[np.ndarray, " A"]
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class FiniteAdapted(FiniteAdaptation):
     """FiniteQ, adapted to one task.
@@ -288,6 +297,30 @@ class FiniteAdapted(FiniteAdaptation):
             np.asarray(part)[rows] for part in (judged.mean, judged.low, judged.high, judged.best)
         )
         return Beliefs(states + self.first_state, *parts)
+
+    def arm_rewards(self) -> ArmRewards:
+        """Of a bandit: what one pull of each arm is worth, where `beliefs` has what the whole rest is worth.
+
+        Posterior means, and normal intervals of the posterior (not calibrated, unlike those of `beliefs`),
+        between the two values that rewards are sure to have, if they are.
+
+        Raises:
+            UsageError: the task has several states.
+        """
+        if self.num_states != 1:
+            raise UsageError(
+                "Only a bandit has arms: a task of one state.",
+                f"This one has {self.num_states}.",
+                "What actions are worth in every state: beliefs().",
+            )
+        model = self.learner.model(self.memory)
+        low, high, hold = (float(bound) for bound in model.bounds)
+        least, most = (low, high) if hold >= COVERAGE else (-np.inf, np.inf)
+        mean, variance = (np.asarray(part)[0] for part in model.reward[:2])
+        reach = Z * np.sqrt(variance)
+        return ArmRewards(
+            *(np.clip(part, least, most) for part in (mean, mean - reach, mean + reach))
+        )
 
     def _by_state(self, values: Any, fresh: Any) -> Float[np.ndarray, "S A"]:
         table = np.full(self.shape, np.asarray(fresh), np.float32)

@@ -52,8 +52,9 @@ class FiniteAgent:
 
     def __repr__(self) -> str:
         """One line: the weights would fill pages."""
-        kinds = ", ".join(self.priors)
-        return f"FiniteAgent({self.family_name!r}, kinds of task: {kinds})"
+        kinds, arms = ", ".join(self.priors), max(map(_arms, self.priors.values()), default=0)
+        apart = f", {arms} arms told apart" if arms else ""
+        return f"FiniteAgent({self.family_name!r}, kinds of task: {kinds}{apart})"
 
     def learner_for(
         self,
@@ -85,8 +86,7 @@ class FiniteAgent:
         least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else usual
         room = None if num_states == 1 else max(slots or least, least)
         before = self.priors[kind]
-        told_apart = 0 if before.arms is None else len(before.arms.mean)
-        if (num_states, num_actions) != (1, told_apart):
+        if (num_states, num_actions) != (1, _arms(before)):
             before = dataclasses.replace(before, arms=None)
         return FiniteQ(before, self.curiosities[kind], slots=room)
 
@@ -178,7 +178,13 @@ class FiniteAgent:
     def _conclude(
         self, learner: FiniteQ, known: Learned, sizes: dict[str, int], kind: str
     ) -> FiniteAdapted:
-        trained = self.card.get("range", {}).get(kind, {})
+        trained, arms = self.card.get("range", {}).get(kind, {}), _arms(self.priors[kind])
+        warnings = warnings_for(trained, sizes, known.diary)
+        if arms and learner.prior.arms is None:
+            warnings.append(
+                f"What was learned of each of {arms} arms is of no use here: "
+                "the task is no bandit of as many."
+            )
         return FiniteAdapted(
             **known.lived._asdict(),
             learner=learner,
@@ -186,7 +192,7 @@ class FiniteAgent:
             rows=known.rows,
             num_states=sizes["states"],
             calibration=self.calibrations[kind],
-            warnings=warnings_for(trained, sizes, known.diary),
+            warnings=warnings,
         )
 
     def save(self, path: str | Path) -> None:
@@ -196,11 +202,7 @@ class FiniteAgent:
             CheckpointError: the folder cannot be written or holds something else.
         """
         tree = (self.priors, self.curiosities, self.calibrations)
-        arms = {
-            kind: len(prior.arms.mean)
-            for kind, prior in self.priors.items()
-            if prior.arms is not None
-        }
+        arms = {kind: _arms(prior) for kind, prior in self.priors.items() if prior.arms is not None}
         kinds = sorted(self.priors)
         extra = {"kinds": kinds, "arms": arms, "family": self.family_name, "card": self.card}
         checkpoint.save(path, tree, kind=KIND, extra=extra)
@@ -232,6 +234,11 @@ def load_finite(folder: Path) -> FiniteAgent:
         family_name=extra["family"],
         card=extra["card"],
     )
+
+
+def _arms(prior: Hyperprior) -> int:
+    """How many arms it tells apart."""
+    return 0 if prior.arms is None else len(prior.arms.mean)
 
 
 def _sizes(states: int, actions: int, horizon: int, episodes: int) -> dict[str, int]:
