@@ -191,6 +191,8 @@ def test_intervals_are_fitted_at_the_end_and_for_its_own_kind(tmp_path):
 
 def test_lifetimes_that_intervals_are_fitted_in_suit_the_family():
     assert lifetime_in(Bandit(3, horizon=100).tasks(KEY, 1)) == (96, 1)
+    assert lifetime_in(Bandit(3, horizon=30).tasks(KEY, 1)) == (32, 1)
+    assert lifetime_in(Bandit(3, horizon=20).tasks(KEY, 1)) == (16, 1)
     assert lifetime_in(Bandit(3, horizon=1).tasks(KEY, 1)) == (32, 32)
     assert lifetime_in(RandomMDP().tasks(KEY, 1)) == (192, 20)
     assert lifetime_in(FrozenLake().tasks(KEY, 1)) == (640, 20)

@@ -177,11 +177,9 @@ def _means_of_arms(seen: Evidence, prior: ArmsPrior) -> Means:
     weight = prior.noise / variance
     # The first two rewards of very many are of two values as well.
     told = seen.binary & seen.told_two
+    # No mean is nearer to one of two values than half a pull of the other would leave it.
     edge = jnp.where(told, 0.5 * (seen.highest - seen.lowest) / (weight + 1.0), 0.0)
-    bounded = jnp.clip(
-        mean, seen.lowest + edge, seen.highest - edge
-    )  # as half a pull of the other value
-    mean = jnp.where(told, bounded, mean)
+    mean = jnp.where(told, jnp.clip(mean, seen.lowest + edge, seen.highest - edge), mean)
     variance = _scatter(seen, mean, weight, prior.noise, told) / weight
     usual, between = prior.mean.mean(), jnp.diag(prior.covariance).mean() + _TINY
     noise = prior.noise.mean()

@@ -36,7 +36,7 @@ from metaql.tasks.finite import NO_HORIZON, FiniteTask
 _INTERVALS = "intervals"
 """The stage after all iterations."""
 _FEWEST_STEPS, _MOST_STEPS, _EPISODES = 32, 640, 20
-"""Of a lifetime that intervals are fitted in."""
+"""Of a lifetime that intervals are fitted in (the fewest where one episode is not enough to judge)."""
 
 
 class Gathering(NamedTuple):
@@ -160,11 +160,12 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
 def lifetime_in(tasks: FiniteTask) -> tuple[int, int]:
     """Steps and episodes of a lifetime to judge beliefs in: of bandits one, else twenty; more short ones."""
     horizon, alone = int(tasks.horizon.max()), tasks.transition.shape[-1] == 1
-    usual = horizon if alone else _EPISODES * horizon
-    steps = min(max(usual, _FEWEST_STEPS), _MOST_STEPS) // AGES[-1] * AGES[-1]
+    usual = min(horizon if alone else _EPISODES * horizon, _MOST_STEPS)
+    # An episode more would be told of than is lived: what is pulled at its end is what seems best.
+    steps = AGES[-1] * round(usual / AGES[-1]) if usual >= AGES[-1] else _FEWEST_STEPS
     ends = bool((tasks.transition * tasks.termination > 0).any())
     shortest = 1 if alone and ends else horizon
-    return steps, max(-(-steps // shortest), 1 if alone else _EPISODES)
+    return steps, max(steps // shortest, 1 if alone else _EPISODES)
 
 
 def distinct_tasks(tasks: FiniteTask) -> Int[np.ndarray, " N"]:

@@ -2,8 +2,9 @@
 
 Evidence -> posterior over models, its own hyper-parameters inferred -> optimistic plan -> action. How
 optimistic is learned across tasks; what is believed of a kind of task before its first step is fitted
-across tasks (`Hyperprior`). Relabelling actions relabels the output. The numbers of states count only in
-the sparse layout, and there only as far as they foresee (`metaql.embedding.strides`).
+across tasks (`Hyperprior`). Relabelling actions relabels the output, but of bandits whose arms are told apart
+(`metaql.embedding.arms`). The numbers of states count only in the sparse layout, and there only as far as
+they foresee (`metaql.embedding.strides`).
 """
 
 from __future__ import annotations
