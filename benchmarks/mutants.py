@@ -911,8 +911,8 @@ MUTANTS = (
     Mutant(
         "arms: the first two of many rewards are wins and losses",
         "embedding/rewards.py",
-        "told = seen.binary & seen.told_two\n    edge",
-        "told = seen.binary\n    edge",
+        "told = seen.binary & seen.told_two\n    # No mean",
+        "told = seen.binary\n    # No mean",
         (
             "embedding/test_arms.py::test_the_first_two_of_very_many_rewards_are_not_wins_and_losses",
         ),
