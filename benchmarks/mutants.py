@@ -920,8 +920,8 @@ MUTANTS = (
     Mutant(
         "arms: their number is no matter",
         "meta/finite_agent.py",
-        "if (num_states, num_actions) != (1, _arms(before)):",
-        "if num_actions > _arms(before):",
+        "if (num_states, num_actions) != (1, before.num_arms):",
+        "if num_actions > (before.num_arms or 0):",
         ("meta/test_finite_session.py::test_of_other_numbers_of_arms_none_is_told_apart",),
     ),
     Mutant(

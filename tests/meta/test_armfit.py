@@ -70,7 +70,7 @@ def test_the_fit_is_the_likeliest_it_can_be(tastes):
         assert armfit._log_likelihood(seen, other, binary=False) < most + 0.05
 
 
-def test_of_more_arms_than_can_be_looked_at_together_each_has_its_own(tastes, monkeypatch):
+def test_of_more_arms_than_can_be_looked_at_together_none_is_told_apart(tastes, monkeypatch):
     """So many matrices would be inverted at every step."""
     monkeypatch.setattr(armfit, "MOST_ARMS", 5)
     assert fit_arms([tastes]) is None
@@ -121,7 +121,7 @@ class Otherwise:
         )
 
 
-def test_an_offset_of_all_rewards_is_an_offset_of_their_means(tastes):
+def test_an_offset_of_all_rewards_is_an_offset_of_their_means():
     shifted = experience(Otherwise(Bandit(6, horizon=20, kind="tastes"), shift=1000.0))
     found = fit_arms([shifted])
     np.testing.assert_allclose(found.mean, 1000.0, atol=0.25)

@@ -297,32 +297,29 @@ def test_what_one_item_paid_tells_of_its_neighbours(of_tastes):
     assert min(float(apart[1]), float(apart[5])) > 0.8
 
 
-@pytest.mark.slow
-def test_items_that_go_together_are_found_in_half_the_regret():
-    family = Bandit(10, horizon=20, kind="tastes")
+def lived_with_and_without(family):
+    """Validation bandits of ten arms, and what a prior of the family and that of all tasks earned in them."""
     own = metaql.meta_train(family, agent="finite")
     key_tasks, key_lives = jax.random.split(KEY)
     tasks = family.tasks(key_tasks, 1_024, "validation")
     keys = jax.random.split(key_lives, 1_024)
-    best = 20.0 * np.asarray(tasks.reward[:, 0, :, 0].max(-1))
-    regrets = [
-        (best - live(agent.learner_for(1, 10), tasks, keys, episodes=1).returns.sum(1)).mean()
+    return tasks, [
+        live(agent.learner_for(1, 10), tasks, keys, episodes=1).returns.sum(1)
         for agent in (own, metaql.load("finite"))
     ]
+
+
+@pytest.mark.slow
+def test_items_that_go_together_are_found_in_half_the_regret():
+    tasks, totals = lived_with_and_without(Bandit(10, horizon=20, kind="tastes"))
+    best = 20.0 * np.asarray(tasks.reward[:, 0, :, 0].max(-1))
+    regrets = [(best - each).mean() for each in totals]
     assert regrets[0] < 0.5 * regrets[1]  # 6.0 and 12.8 in 4,000 tasks
 
 
 @pytest.mark.slow
 def test_a_prior_of_the_family_is_worth_more_than_that_of_all_tasks():
-    family = Bandit(10, horizon=100, kind="deceptive")
-    own = metaql.meta_train(family, agent="finite")
-    key_tasks, key_lives = jax.random.split(KEY)
-    tasks = family.tasks(key_tasks, 1_024, "validation")
-    keys = jax.random.split(key_lives, 1_024)
-    totals = [
-        live(agent.learner_for(1, 10), tasks, keys, episodes=1).returns.sum(1)
-        for agent in (own, metaql.load("finite"))
-    ]
+    _, totals = lived_with_and_without(Bandit(10, horizon=100, kind="deceptive"))
     gain = totals[0] - totals[1]  # 3.2 in 4,000 tasks
     assert gain.mean() > 2.5 * gain.std() / np.sqrt(len(gain))
     assert gain.mean() > 1.5

@@ -89,6 +89,11 @@ class Hyperprior(eqx.Module):
     arms: ArmsPrior | None = None
     """Of bandits that have the same arms in every task; None: arms are alike."""
 
+    @property
+    def num_arms(self) -> int | None:
+        """How many arms are told apart; None: none are."""
+        return None if self.arms is None else len(self.arms.mean)
+
 
 def reward_prior(
     mean: float = 0.0,

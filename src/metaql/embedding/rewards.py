@@ -181,13 +181,18 @@ def _means_of_arms(seen: Evidence, prior: ArmsPrior) -> Means:
     edge = jnp.where(told, 0.5 * (seen.highest - seen.lowest) / (weight + 1.0), 0.0)
     mean = jnp.where(told, jnp.clip(mean, seen.lowest + edge, seen.highest - edge), mean)
     variance = _scatter(seen, mean, weight, prior.noise, told) / weight
-    usual, between = prior.mean.mean(), jnp.diag(prior.covariance).mean() + _TINY
-    noise = prior.noise.mean()
-    rows = (row[None] for row in (mean, variance, prior.noise, weight - visits[0]))
-    posterior, doubt, noises_of, strength = rows
-    fresh = (usual, between)
+    noise, between = prior.noise.mean(), jnp.diag(prior.covariance).mean() + _TINY
     return Means(
-        posterior, doubt, *fresh, noises_of, strength, noise, noise / between, between, between
+        mean=mean[None],
+        variance=variance[None],
+        fresh_mean=prior.mean.mean(),
+        fresh_variance=between,
+        noise=prior.noise[None],
+        strength=weight[None] - visits,
+        fresh_noise=noise,
+        fresh_strength=noise / between,
+        between=between,
+        upward=between,
     )
 
 

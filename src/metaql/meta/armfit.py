@@ -107,10 +107,8 @@ def _seen(experience: Sequence[Evidence], tasks: Int[np.ndarray, " N"] | None) -
     def rows(of: Callable[[Evidence], Any]) -> np.ndarray:
         return np.concatenate([np.asarray(of(batch), np.float64) for batch in experience])
 
-    visits, total = (
-        rows(lambda batch: batch.pair.visits)[:, 0],
-        rows(lambda batch: batch.pair.reward)[:, 0],
-    )
+    visits = rows(lambda batch: batch.pair.visits)[:, 0]
+    total = rows(lambda batch: batch.pair.reward)[:, 0]
     within = rows(lambda batch: batch.pair_rewards.within)[:, 0]
     each = total / np.maximum(visits, 1.0)
     if tasks is not None:
@@ -188,38 +186,40 @@ def _fit(
         covariance = sums / (len(apart) + (usual > 0))
         model = tie(model._replace(mean=mean, covariance=covariance))
         if round_ % 10 == 9:
-            before, likelihood = likelihood, _log_likelihood(seen, model, binary=True)
+            before, likelihood = likelihood, _log_likelihood_of_means(seen, model)
             if likelihood - before < _SETTLED:
                 break
     return model
 
 
-def _scaled(seen: _Seen, model: _Normal) -> tuple[np.ndarray, np.ndarray]:
-    """R and ``1 + R K R`` of every task, as in `condition`: ``[N, A]`` and ``[N, A, A]``."""
+def _scaled(seen: _Seen, model: _Normal) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As in `condition`, of every task: R, ``1 + R K R``, and how far means are from the prior's, times R."""
     root = np.sqrt(seen.visits / model.noise)
     gram = root[:, :, None] * model.covariance * root[:, None] + np.eye(len(model.mean))
-    return root, gram
+    return root, gram, root * np.where(seen.visits > 0, seen.mean - model.mean, 0.0)
 
 
 def _posterior(seen: _Seen, model: _Normal) -> tuple[np.ndarray, np.ndarray]:
     """As `metaql.embedding.arms.condition`, of every task, with covariances: ``[N, A]`` and ``[N, A, A]``."""
-    root, gram = _scaled(seen, model)
+    root, gram, surprise = _scaled(seen, model)
     scaled = root[:, :, None] * model.covariance
     gain = np.linalg.solve(gram, scaled)
-    surprise = root * np.where(seen.visits > 0, seen.mean - model.mean, 0.0)
     means = model.mean + np.einsum("nba,nb->na", gain, surprise)
     return means, model.covariance - np.matmul(scaled.transpose(0, 2, 1), gain)
 
 
 def _log_likelihood(seen: _Seen, model: _Normal, binary: bool) -> float:
     """Of every arm's mean reward, and (not where it follows from the mean) of how rewards vary around it."""
-    root, gram = _scaled(seen, model)
-    surprise = root * np.where(seen.visits > 0, seen.mean - model.mean, 0.0)
+    means = _log_likelihood_of_means(seen, model)
+    if binary:
+        return means
+    noises = -0.5 * (seen.repeats * np.log(model.noise) + seen.within / model.noise).sum()
+    return means + float(noises)
+
+
+def _log_likelihood_of_means(seen: _Seen, model: _Normal) -> float:
+    _, gram, surprise = _scaled(seen, model)
     unlikely = (surprise * np.linalg.solve(gram, surprise[..., None])[..., 0]).sum()
     pulled = seen.visits > 0
     chance = np.where(pulled, np.log(model.noise / np.maximum(seen.visits, 1.0)), 0.0).sum()
-    means = -0.5 * (np.linalg.slogdet(gram)[1].sum() + chance + unlikely)
-    if binary:
-        return float(means)
-    noises = -0.5 * (seen.repeats * np.log(model.noise) + seen.within / model.noise).sum()
-    return float(means + noises)
+    return float(-0.5 * (np.linalg.slogdet(gram)[1].sum() + chance + unlikely))

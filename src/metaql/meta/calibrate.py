@@ -82,9 +82,8 @@ def verdicts(
         age = until
         judged = suited(_judge_all, learner)(learner, lives.memory, calibration)
         rows.append(_compare(judged, lives.memory, np.asarray(truth), np.asarray(matters), tasks))
-        on_progress(
-            age / AGES[-1]
-        )  # all is compiled by the first time, so that time left can be told
+        # By the first time all is compiled: time left can be told from then on.
+        on_progress(age / AGES[-1])
     return Verdicts(*(np.concatenate(part) for part in zip(*rows, strict=True)))
 
 

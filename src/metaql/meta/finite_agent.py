@@ -52,8 +52,8 @@ class FiniteAgent:
 
     def __repr__(self) -> str:
         """One line: the weights would fill pages."""
-        kinds, arms = ", ".join(self.priors), max(map(_arms, self.priors.values()), default=0)
-        apart = f", {arms} arms told apart" if arms else ""
+        kinds = ", ".join(self.priors)
+        apart = "".join(f", {n} arms told apart" for n in self._num_arms().values())
         return f"FiniteAgent({self.family_name!r}, kinds of task: {kinds}{apart})"
 
     def learner_for(
@@ -86,7 +86,7 @@ class FiniteAgent:
         least = max(num_states, FIRST_SLOTS) if num_states <= _FEW else usual
         room = None if num_states == 1 else max(slots or least, least)
         before = self.priors[kind]
-        if (num_states, num_actions) != (1, _arms(before)):
+        if (num_states, num_actions) != (1, before.num_arms):
             before = dataclasses.replace(before, arms=None)
         return FiniteQ(before, self.curiosities[kind], slots=room)
 
@@ -178,7 +178,7 @@ class FiniteAgent:
     def _conclude(
         self, learner: FiniteQ, known: Learned, sizes: dict[str, int], kind: str
     ) -> FiniteAdapted:
-        trained, arms = self.card.get("range", {}).get(kind, {}), _arms(self.priors[kind])
+        trained, arms = self.card.get("range", {}).get(kind, {}), self.priors[kind].num_arms
         warnings = warnings_for(trained, sizes, known.diary)
         if arms and learner.prior.arms is None:
             warnings.append(
@@ -202,10 +202,13 @@ class FiniteAgent:
             CheckpointError: the folder cannot be written or holds something else.
         """
         tree = (self.priors, self.curiosities, self.calibrations)
-        arms = {kind: _arms(prior) for kind, prior in self.priors.items() if prior.arms is not None}
-        kinds = sorted(self.priors)
+        kinds, arms = sorted(self.priors), self._num_arms()
         extra = {"kinds": kinds, "arms": arms, "family": self.family_name, "card": self.card}
         checkpoint.save(path, tree, kind=KIND, extra=extra)
+
+    def _num_arms(self) -> dict[str, int]:
+        """How many arms are told apart, by those kinds of task where some are."""
+        return {kind: prior.num_arms for kind, prior in self.priors.items() if prior.num_arms}
 
 
 def load_finite(folder: Path) -> FiniteAgent:
@@ -234,11 +237,6 @@ def load_finite(folder: Path) -> FiniteAgent:
         family_name=extra["family"],
         card=extra["card"],
     )
-
-
-def _arms(prior: Hyperprior) -> int:
-    """How many arms it tells apart."""
-    return 0 if prior.arms is None else len(prior.arms.mean)
 
 
 def _sizes(states: int, actions: int, horizon: int, episodes: int) -> dict[str, int]:

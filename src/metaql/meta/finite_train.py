@@ -165,8 +165,7 @@ def train_finite(
 
 def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:
     if folder is not None:
-        arms = None if prior.arms is None else len(prior.arms.mean)
-        checkpoint.save(folder, (prior, state), kind=_KIND, extra={"arms": arms})
+        checkpoint.save(folder, (prior, state), kind=_KIND, extra={"arms": prior.num_arms})
 
 
 def _saved(folder: str | Path | None, blank: Climb) -> tuple[Hyperprior, Climb] | None:
