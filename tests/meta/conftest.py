@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import equinox as eqx
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,6 +60,26 @@ def untrained_agent(card=None, **prior):
         family_name="finite",
         card=card or {},
     )
+
+
+@pytest.fixture(scope="session")
+def _compiled():
+    """Names of jitted functions, whenever XLA has compiled one; a listener cannot be taken back."""
+    names = []
+
+    def note(event, duration, **told):
+        if event.endswith("backend_compile_duration"):
+            names.append(told["fun_name"].removeprefix("jit(").removesuffix(")"))
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    return names
+
+
+@pytest.fixture
+def compilations(_compiled):
+    """Those of this test, on whatever thread."""
+    _compiled.clear()
+    return _compiled
 
 
 @pytest.fixture(scope="session")

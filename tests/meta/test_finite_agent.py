@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from concurrent.futures import Future
 
 import equinox as eqx
 import gymnasium
@@ -160,30 +159,11 @@ def test_beliefs_are_of_the_states_acted_in(adapted):
     np.testing.assert_allclose(adapted.q_table()[beliefs.states - 5], beliefs.mean)
 
 
-def test_what_judges_is_compiled_while_it_lives(agent, maze, monkeypatch):
-    programs = finite_adapt._AHEAD
-    programs.clear()
-    adapted = agent.adapt(maze(successors=1), episodes=4)
-    (ahead,) = programs.values()
-    assert callable(ahead.result())
-    monkeypatch.setattr(finite_adapt, "_judging", None)  # what is not prepared cannot be compiled
-    beliefs = adapted.beliefs()
-    monkeypatch.undo()
-    programs.clear()
-    again = judgement(adapted.learner, adapted.memory, adapted.calibration)
-    np.testing.assert_allclose(beliefs.mean, again.mean[rows_acted_in(adapted)], rtol=1e-5)
-
-
-def test_what_could_not_be_prepared_is_compiled_when_asked_for(agent, maze):
-    adapted = agent.adapt(maze(successors=1), episodes=2)
-    want = adapted.beliefs()
-    (place,) = finite_adapt._AHEAD
-    failed = Future()
-    failed.set_exception(MemoryError())
-    finite_adapt._AHEAD[place] = failed
-    again = judgement(adapted.learner, adapted.memory, adapted.calibration)
-    np.testing.assert_allclose(want.mean, again.mean[rows_acted_in(adapted)], rtol=1e-5)
-    assert place not in finite_adapt._AHEAD
+def test_every_program_is_compiled_once_and_ahead(agent, maze, compilations):
+    adapted = agent.adapt(maze(states=9), episodes=4)
+    adapted.beliefs()
+    programs = [name for name in compilations if name in ("packed_choose", "packed_learn", "judge")]
+    assert sorted(programs) == ["judge", "packed_choose", "packed_learn"]
 
 
 def test_predict_is_greedy_on_what_is_believed_also_where_never_met(adapted, maze):

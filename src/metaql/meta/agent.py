@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -14,13 +14,15 @@ import jax
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import NoAgentError, UsageError, did_you_mean, unknown_name
-from metaql.meta import finite_agent, recurrent_agent
+from metaql.meta import finite_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
 from metaql.meta.finite_agent import FiniteAgent
-from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.beliefq import Belief, BeliefConfig, BeliefQ
 from metaql.tasks.host import HostEnvironment, open_environment
+
+if TYPE_CHECKING:
+    from metaql.meta.recurrent_agent import RecurrentAgent
 
 AGENT_FOLDER = "agent"
 """Where a run folder keeps its agent."""
@@ -128,12 +130,8 @@ class Agent:
         checkpoint.save(path, (self.learner, self.priors), kind=_KIND, extra=extra)
 
 
-AnyAgent: TypeAlias = Agent | FiniteAgent | RecurrentAgent
+AnyAgent: TypeAlias = "Agent | FiniteAgent | RecurrentAgent"
 """What `load` returns: all adapt in the same way."""
-_LOADERS: dict[str, Callable[[Path], AnyAgent]] = {
-    finite_agent.KIND: finite_agent.load_finite,
-    recurrent_agent.KIND: recurrent_agent.load_recurrent,
-}
 
 
 def load(path: str | Path) -> AnyAgent:
@@ -150,7 +148,18 @@ def load(path: str | Path) -> AnyAgent:
     with warnings.catch_warnings():
         # Another version of JAX may change the last bits; that matters to a resumed run, not here.
         warnings.simplefilter("ignore", checkpoint.FingerprintWarning)
-        return _LOADERS.get(checkpoint.kind_of(folder), _load)(folder)
+        return _loader(checkpoint.kind_of(folder))(folder)
+
+
+def _loader(kind: str) -> Callable[[Path], AnyAgent]:
+    if kind == finite_agent.KIND:
+        return finite_agent.load_finite
+    if kind == _KIND:
+        return _load
+    # Its optimiser takes a sixth of a second to import.
+    from metaql.meta import recurrent_agent  # noqa: PLC0415
+
+    return recurrent_agent.load_recurrent if kind == recurrent_agent.KIND else _load
 
 
 def _load(folder: Path) -> Agent:

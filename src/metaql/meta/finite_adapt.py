@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from metaql.embedding.successors import is_full
 from metaql.errors import UsageError
 from metaql.meta.adapt import FiniteAdaptation, Lived, integer
+from metaql.meta.ahead import compile_aside, wait
 from metaql.meta.compiling import compile_options
 from metaql.meta.finite_memory import (
     FIRST_SLOTS,
@@ -30,115 +28,72 @@ from metaql.meta.finite_memory import (
 from metaql.meta.packed import Form, form_of, packed
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
+from metaql.policy.outlook import Plan
 from metaql.policy.uncertainty import COVERAGE, Calibration, Judgement, Z, judge
 from metaql.tasks.host import HostEnvironment
 from metaql.types import Transition
 
 
-def live(
+def choose(
     learner: FiniteQ,
     memory: Knowledge,
-    last: Transition,
     state: Int[Array, ""],
     moment: tuple[Int[Array, ""], Int[Array, ""]],
-) -> tuple[Knowledge, Int[Array, " 2"]]:
-    """One step: learn from the last transition (none before the first), plan, choose.
+) -> tuple[tuple[Plan, Plan], Int[Array, " 2"]]:
+    """Plan, and choose an action.
+
+    As in `metaql.meta.lifetime.turn`, but nothing else than the action is asked for: believed values would
+    take hundreds of sweeps more.
 
     Args:
         learner: of this task.
-        memory: its buffers are given up for those of the result.
-        last: the last transition.
+        memory: what is known.
         state: where to act.
         moment: the seed of the lifetime, and the steps taken in it.
 
     Returns:
-        The memory, the action, and whether some pair has no room for another successor.
+        Both plans; the action, and whether some pair has no room for another successor.
     """
     seed, clock = moment
-    # As in `metaql.meta.lifetime.turn`, but one program serves the first step too, and nothing else
-    # than the action is asked for: believed values would take hundreds of sweeps more.
     key_act = jax.random.split(jax.random.fold_in(jax.random.key(seed), clock))[1]
-
-    def learned(_: Array, before: Knowledge) -> Knowledge:
-        return learner.learn(before, last)
-
-    # A loop of one turn, or none: it changes arrays in place, where a condition copies them.
-    memory = learner.replan(jax.lax.fori_loop(0, jnp.minimum(clock, 1), learned, memory))
+    memory = learner.replan(memory)
     action = learner.act(key_act, memory, state).action
     full = is_full(memory.evidence.successors)
-    return memory, jnp.stack([action, full.astype(jnp.int32)])
+    return (memory.plan, memory.closing), jnp.stack([action, full.astype(jnp.int32)])
+
+
+class _Programs(NamedTuple):
+    """What one step needs, compiled. Apart, they are compiled on two processors at once."""
+
+    learn: Callable[..., Knowledge]
+    choose: Callable[..., tuple[tuple[Plan, Plan], Int[Array, " 2"]]]
 
 
 @functools.cache
-def _compiled(of_learner: Form, small: bool) -> Callable[..., tuple[Knowledge, Int[Array, " 2"]]]:
-    """`live` for packed learners of a form."""
+def _programs(of_learner: Form, small: bool) -> _Programs:
+    """For packed learners of a form; `learn` gives the buffers of its memory to those of the result."""
 
-    def packed_live(
-        row: Float[Array, " W"], memory: Knowledge, *now: Any
-    ) -> tuple[Knowledge, Int[Array, " 2"]]:
-        return live(of_learner.unpacked(row), memory, *now)
+    def packed_learn(row: Float[Array, " W"], memory: Knowledge, last: Transition) -> Knowledge:
+        return of_learner.unpacked(row).learn(memory, last)
 
-    return jax.jit(packed_live, donate_argnames="memory", compiler_options=compile_options(small))
+    def packed_choose(row: Float[Array, " W"], *now: Any) -> Any:
+        return choose(of_learner.unpacked(row), *now)
 
-
-_Judging: TypeAlias = Callable[..., Judgement]
-_SETTINGS: Any = jax.config
+    options = compile_options(small)
+    learn = jax.jit(packed_learn, donate_argnames="memory", compiler_options=options)
+    return _Programs(learn, jax.jit(packed_choose, compiler_options=options))
 
 
 @functools.cache
-def _judging(small: bool) -> _Judging:
+def _judging(small: bool) -> Callable[..., Judgement]:
     return jax.jit(judge, compiler_options=compile_options(small))
-
-
-@functools.cache
-def _aside() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="metaql-compile")
-
-
-_AHEAD: dict[tuple[Form, Form], Future[_Judging]] = {}
-"""`judge` for learners and memories of these forms, done or under way."""
-
-
-def _forget() -> None:
-    """In a forked process, which has no such thread."""
-    _AHEAD.clear()
-    _aside.cache_clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
-
-
-def _prepare_to_judge(of_learner: Form, of_memory: Form) -> None:
-    """Compile `judge` for these forms while the caller goes on."""
-    # What is set for one thread alone does not hold in another.
-    if _SETTINGS.jax_disable_jit or _SETTINGS.jax_default_device is not None:
-        return
-    learner, memory = (form.structure.unflatten(form.leaves) for form in (of_learner, of_memory))
-    calibration = jax.eval_shape(Calibration)
-
-    def compiled() -> _Judging:
-        return _judging(is_small(memory)).lower(learner, memory, calibration).compile()  # pyright: ignore[reportFunctionMemberAccess]
-
-    if (of_learner, of_memory) not in _AHEAD:
-        with contextlib.suppress(RuntimeError):  # the interpreter is about to end
-            _AHEAD[of_learner, of_memory] = _aside().submit(compiled)
-
-
-def _ready(learner: FiniteQ, memory: Knowledge) -> _Judging:
-    """`judge`, as it was prepared; or else to be compiled now."""
-    place = (form_of(learner), form_of(memory))
-    if place in _AHEAD and not _SETTINGS.jax_disable_jit:
-        try:
-            return _AHEAD[place].result()
-        except Exception:  # for want of memory, say: whoever asks again may have more luck
-            del _AHEAD[place]
-    return _judging(is_small(memory))
 
 
 def judgement(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judgement:
     """`judge`, compiled, as NumPy arrays."""
-    return jax.device_get(_ready(learner, memory)(learner, memory, calibration))
+    program = _judging(is_small(memory))
+    wait(program)
+    return jax.device_get(program(learner, memory, calibration))
 
 
 class FiniteCompanion:
@@ -162,9 +117,7 @@ class FiniteCompanion:
             conclude: makes the result.
         """
         self.seed, self.conclude = np.uint32(seed), conclude
-        self._row = packed(learner)
-        form = form_of(learner)
-        self._live_in = {small: _compiled(form, small) for small in (False, True)}
+        self._row, self._form, self._learner = packed(learner), form_of(learner), learner
         self.rows = Rows(host.num_states)
         self.slots = None if learner.slots is None else max(learner.slots, FIRST_SLOTS)
         self.memory = blank(
@@ -175,18 +128,17 @@ class FiniteCompanion:
             horizon=host.horizon,
             episodes=episodes,
         )
-        if self.rows.capacity == host.num_states:
-            # No more rows, and seldom more slots: it will most likely be judged as it is.
-            _prepare_to_judge(form, form_of(self.memory))
         self.diary = Diary()
         self._full = False
 
     def first(self, state: int) -> int:
         """The action in the first state of the lifetime."""
-        zero: Any = np.bool_(False)
-        nowhere, nothing = integer(0), np.float32(0.0)
-        last = Transition(nowhere, nowhere, nothing, nowhere, zero, zero)  # pyright: ignore[reportArgumentType]
-        return self._live(0, last, self.rows(state))
+        row = self.rows(state)
+        self.memory = self._numbered()
+        if self.rows.capacity == self.rows.num_states:
+            # No more rows, and seldom more slots: these programs will most likely serve all the lifetime.
+            self._prepare(row)
+        return self._choose(0, row)
 
     def next(self, clock: int, last: Transition, state: int) -> int:
         """Learn from one step, then choose in ``state``."""
@@ -194,22 +146,47 @@ class FiniteCompanion:
         self._make_room({onto, state})
         here: Any = integer(self.rows(int(last.state)))
         there: Any = integer(self.rows(onto))
+        row = self.rows(state)
         last = last._replace(state=here, next_state=there)
         self.diary.write(last)
-        return self._live(clock, last, self.rows(state))
+        program = self._compiled.learn
+        wait(program)
+        self.memory = program(self._row, self._numbered(), last)
+        return self._choose(clock, row)
 
     def adapted(self, lived: Lived) -> Any:
         """What is known now."""
         return self.conclude(self, lived)
 
-    def _live(self, clock: int, last: Transition, row: int) -> int:
-        moment = (self.seed, integer(clock))
-        spec: Any = self.memory.spec._replace(numbers=self.rows.numbers.copy())
-        self.memory = self.memory._replace(spec=spec)
-        program = self._live_in[is_small(self.memory)]
-        self.memory, answer = program(self._row, self.memory, last, integer(row), moment)
+    def _prepare(self, row: int) -> None:
+        """Compile all that will be called, side by side."""
+        memory = self.memory
+        zero: Any = np.bool_(False)
+        nowhere, nothing = integer(0), np.float32(0.0)
+        last = Transition(nowhere, nowhere, nothing, nowhere, zero, zero)  # pyright: ignore[reportArgumentType]
+        now = (integer(row), (self.seed, integer(0)))
+        compile_aside(self._compiled.choose, self._row, memory, *now)
+        compile_aside(self._compiled.learn, self._row, memory, last)
+        usual = jax.eval_shape(Calibration)
+        compile_aside(_judging(is_small(memory)), self._learner, memory, usual)
+
+    def _choose(self, clock: int, row: int) -> int:
+        now = (integer(row), (self.seed, integer(clock)))
+        program = self._compiled.choose
+        wait(program)
+        plans, answer = program(self._row, self.memory, *now)
+        self.memory = self.memory._replace(plan=plans[0], closing=plans[1])
         action, self._full = np.asarray(answer).tolist()
         return action
+
+    @property
+    def _compiled(self) -> _Programs:
+        return _programs(self._form, is_small(self.memory))
+
+    def _numbered(self) -> Knowledge:
+        """What is known, and of which states."""
+        spec: Any = self.memory.spec._replace(numbers=self.rows.numbers.copy())
+        return self.memory._replace(spec=spec)
 
     def _make_room(self, states: set[int]) -> None:
         """Move to larger arrays where these states, or another successor, would find no room."""
