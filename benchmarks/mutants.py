@@ -48,6 +48,7 @@ _PLANNER = "policy/test_planner.py"
 _LIFETIME = "meta/test_lifetime.py"
 _LAWS = "laws/test_equivariance.py"
 _OUTLOOK = "policy/test_outlook.py"
+_ENDS = "policy/test_ends.py"
 _STRIDES = "embedding/test_strides.py"
 _EVIDENCE = "embedding/test_evidence.py"
 _ADDED = "embedding/test_added.py"
@@ -338,8 +339,8 @@ MUTANTS = (
     Mutant(
         "curiosity: what was learned counts where episodes end by themselves",
         "policy/curiosity.py",
-        "return _FEW_ENDS / (_FEW_ENDS + ends)",
-        "return _FEW_ENDS / (_FEW_ENDS + 0.0 * ends)",
+        "jnp.where(ended, closed, bent)",
+        "jnp.where(ended, bent, bent)",
         (
             "policy/test_curiosity.py"
             "::test_where_episodes_end_by_themselves_the_closed_form_comes_back",
@@ -773,11 +774,42 @@ MUTANTS = (
         (f"{_OUTLOOK}::test_a_disaster_is_a_threat_and_no_promise",),
     ),
     Mutant(
-        "hopes: those of one unknown state are had again in the next",
+        "hopes: what follows a state never met has no bound",
         "policy/outlook.py",
-        "again = once * own * hope",
-        "again = 0.0 * once * own * hope",
-        (f"{_OUTLOOK}::test_hopes_of_one_unknown_state_are_not_had_again_in_the_next",),
+        "later = discount * jnp.minimum(plan.fresh, hopes.most)",
+        "later = discount * plan.fresh",
+        (
+            f"{_ENDS}::test_what_follows_a_state_never_met_is_worth_no_more_than_the_best_known",
+            f"{_ENDS}::test_a_goal_is_gone_back_to_however_many_numbers_were_never_met",
+        ),
+    ),
+    Mutant(
+        "hopes: what a pair pays is known to be had forever, though it ends the episode",
+        "policy/outlook.py",
+        "(1.0 - discount * model.stay.mean * goes_on)",
+        "(1.0 - discount * model.stay.mean)",
+        (f"{_ENDS}::test_the_most_that_is_known_is_the_best_pair_over_and_over",),
+    ),
+    Mutant(
+        "hopes: bounded before anything was paid",
+        "policy/finiteq.py",
+        "told = seen.ended & (seen.peak > 0)",
+        "told = seen.ended",
+        (f"{_ENDS}::test_before_anything_was_paid_hopes_have_no_bound",),
+    ),
+    Mutant(
+        "plans of before the first end are gone on from",
+        "policy/finiteq.py",
+        "factor = jnp.where(evidence.ended & ~memory.evidence.ended, 0.0, factor)",
+        "factor = jnp.where(evidence.ended & ~memory.evidence.ended, 1.0, factor)",
+        (f"{_ENDS}::test_the_first_end_makes_other_hopes_and_no_later_one_does",),
+    ),
+    Mutant(
+        "a goal may be had at every step of an episode",
+        "policy/finiteq.py",
+        "pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)",
+        "pulls = jnp.where(goals, steps_left, steps_left)",
+        (f"{_ENDS}::test_a_state_is_worth_no_more_visits_than_there_are_episodes",),
     ),
     Mutant(
         "plans look beyond the lifetime",

@@ -290,18 +290,6 @@ def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
     assert (np.asarray(careful.variance <= plain.variance))[untried].all()
 
 
-def test_hopes_of_one_unknown_state_are_not_had_again_in_the_next(world):
-    learner, memory = lived(world)
-    model = MODEL(learner, memory)
-    lift = LIFT(learner, memory, model, AHEAD(learner, memory))
-    always, once = (hopes(model, lift, share) for share in (0.0, 1.0))
-    assert float(always.again) == 0.0
-    assert float(once.again) > 0.0
-    np.testing.assert_allclose(always.fresh_paid - once.again, once.fresh_paid, rtol=1e-5)
-    assert float(once.fresh_beyond) == 0.0
-    np.testing.assert_array_equal(always.paid, once.paid)  # what was met hopes as before
-
-
 def test_what_comes_after_the_lifetime_is_worth_nothing():
     """With few steps left the acting plan looks no farther; what is believed of the task stays."""
     task, learner, memory = watched(50)

@@ -120,6 +120,11 @@ class Evidence(NamedTuple):
         peak = jnp.maximum(jnp.abs(self.lowest), jnp.abs(self.highest))
         return jnp.where(jnp.isfinite(peak), peak, 0.0)
 
+    @property
+    def ended(self) -> Bool[Array, ""]:
+        """Whether an episode ended by itself, not by the clock."""
+        return self.arrival.ends.sum() > 0
+
 
 class Rates(NamedTuple):
     """Posterior of a probability at every index, and at one never visited."""

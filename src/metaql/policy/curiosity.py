@@ -15,12 +15,10 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 FEATURES = 10
 """Facts about the lifetime that count besides pulls left per pull made."""
-_FEW_ENDS = 0.3
-"""Terminations after which half of what was learned counts; see `Curiosity.settled`."""
 
 
 def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
@@ -59,13 +57,8 @@ def index_deviations(
     return (1.0 + 0.1 * binary) * jnp.maximum(1.46 * longer - 0.65 * few, 0.0)
 
 
-def learned_share(ends: Float[Array, ""]) -> Float[Array, ""]:
-    """How much of what was learned counts in a task of which so many episodes ended by themselves."""
-    return _FEW_ENDS / (_FEW_ENDS + ends)
-
-
 class Arms(NamedTuple):
-    """Of a bandit: how far the index of an arm decides. It hopes too little where the scale is in doubt."""
+    """How far the index of an arm decides. Of a bandit it hopes too little where the scale is in doubt."""
 
     indexed: Float[Array, ""]
     """Share of the index, in [0, 1]."""
@@ -94,17 +87,14 @@ class Curiosity(eqx.Module):
         self.level, self.crowd, self.by_ratio = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
         self.by_fact = jnp.zeros(FEATURES)
 
-    def settled(self, ends: Float[Array, ""]) -> Curiosity:
-        """What counts in a task of which so many episodes ended by themselves.
+    def settled(self, ended: Bool[Array, ""]) -> Curiosity:
+        """What counts in a task where an episode ended by itself, or where none did.
 
         Where nothing ever ends, as on a river, one must go on against all that was met so far; how far
         is learned. Goals and holes are ends, and where there are some the closed form stands: bent
         by what was learned elsewhere it lost in mazes what it won on rivers.
         """
-        learned = learned_share(ends)
-        return jax.tree.map(
-            lambda bent, closed: closed + learned * (bent - closed), self, Curiosity()
-        )
+        return jax.tree.map(lambda bent, closed: jnp.where(ended, closed, bent), self, Curiosity())
 
     def __call__(
         self,
@@ -123,14 +113,15 @@ class Curiosity(eqx.Module):
             steps_left: expected number of steps until the lifetime ends.
             states_met: among how many states these steps divide.
             facts: what else is known of the lifetime, `FEATURES` numbers of order 1.
-            arms: of a bandit; None: the closed form alone.
+            arms: how far the index decides; None: the closed form alone.
         """
         made = visits + jnp.clip(strength, 0.1, 10.0)
-        ratio = steps_left / (jnp.maximum(states_met, 1.0) ** self.crowd * made)
+        left = steps_left / jnp.maximum(states_met, 1.0) ** self.crowd
+        ratio = left / made
         bend = self.level + self.by_ratio * jnp.log(ratio + 1e-6) / 5.0 + self.by_fact @ facts
         curve = gittins_deviations(ratio)
         if arms is not None:
-            index = index_deviations(steps_left, made, arms.binary)
+            index = index_deviations(left, made, arms.binary)
             curve = curve + arms.indexed * (index - curve)
         return curve * jnp.exp(jnp.clip(bend, -4.0, 3.0))
 

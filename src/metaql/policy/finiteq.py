@@ -21,7 +21,7 @@ from metaql.embedding.evidence import Evidence, base_weights, no_evidence, num_s
 from metaql.embedding.hyperprior import SPREADS, Hyperprior, broad
 from metaql.embedding.judging import observe
 from metaql.embedding.rewards import reward_unit
-from metaql.policy.curiosity import Arms, Curiosity, learned_share
+from metaql.policy.curiosity import Arms, Curiosity
 from metaql.policy.model import Model, posterior
 from metaql.policy.outlook import (
     SHORT,
@@ -29,6 +29,7 @@ from metaql.policy.outlook import (
     Plan,
     flat,
     hopes,
+    most_known,
     no_plan,
     reach,
     settle,
@@ -125,16 +126,21 @@ class FiniteQ(eqx.Module):
         told = (memory.evidence.peak == 0) & (evidence.peak > 0)
         factor = jnp.where(told, reward_unit(evidence, self.prior), 1.0)
         factor = jnp.where(self.prior.unit > 0, 1.0, factor)
+        # With the first end hopes are others: from the old ones sweeps would be long in coming down.
+        factor = jnp.where(evidence.ended & ~memory.evidence.ended, 0.0, factor)
         plan = jax.tree.map(lambda x: x * factor, memory.plan)
         return memory._replace(evidence=evidence, clock=clock, plan=plan)
 
     def replan(self, memory: Knowledge) -> Knowledge:
         """Optimistic values for what is known now, from the last ones on."""
         # Where episodes end by themselves there may be dangers: hopes are more careful.
-        careful = 1.0 - learned_share(memory.evidence.arrival.ends.sum())
-        model = self.model(memory, careful)
+        seen = memory.evidence
+        model = self.model(memory, seen.ended.astype(jnp.float32))
         ahead, endless = self.ahead(memory), memory.spec.horizon > SHORT
-        hoped = hopes(model, self.lift(memory, model, ahead), careful)
+        # As long as nothing was paid, to go on is all there is to hope for.
+        told = seen.ended & (seen.peak > 0)
+        most = jnp.where(told, most_known(model, 1.0 - 1.0 / ahead), jnp.inf)
+        hoped = hopes(model, self.lift(memory, model, ahead), most)
         discount = jnp.where(endless, 1.0 - 1.0 / ahead, 1.0)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
@@ -164,7 +170,7 @@ class FiniteQ(eqx.Module):
     def model(self, memory: Knowledge, upwards: Float[Array, ""] | float = 0.0) -> Model:
         """The posterior over models; ``upwards`` as in `posterior`."""
         seen = memory.evidence
-        curiosity = self.curiosity.settled(seen.arrival.ends.sum())
+        curiosity = self.curiosity.settled(seen.ended)
         tried = (seen.pair.visits > 0).sum()
         number = jnp.where(seen.alone, tried, seen.met.sum())
         records = curiosity.beyond(number, reward_unit(seen, self.prior))
@@ -184,12 +190,16 @@ class FiniteQ(eqx.Module):
             ahead: steps that the plan looks ahead.
         """
         seen = memory.evidence
-        curiosity = self.curiosity.settled(seen.arrival.ends.sum())
+        curiosity = self.curiosity.settled(seen.ended)
         steps_left, facts = self.outlook(memory)
         # Two values may be wins and losses, or the first two rewards of very many.
         known = jnp.where((self.prior.unit > 0) | ~seen.binary, 1.0, model.bounds.hold)
-        arms = Arms(jnp.where(seen.alone, known, 0.0), model.bounds.hold)
-        arguments = (steps_left, seen.met.sum(), facts, arms)
+        arms = Arms(jnp.where(seen.alone, known, seen.ended), model.bounds.hold)
+        # What ends an episode pays once in it, and the way there is gone once.
+        once = seen.met.sum() * jnp.maximum(memory.spec.episodes - memory.clock.episode, 1.0)
+        goals = seen.ended & ~seen.alone
+        pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)
+        arguments = (pulls, seen.met.sum(), facts, arms)
         over = seen.steps / (seen.steps + steps_left)
         calm = jnp.minimum(_TRAINED / ahead, 1.0) ** over
         calm = jnp.where(seen.alone, 1.0, calm)
@@ -204,7 +214,7 @@ class FiniteQ(eqx.Module):
         seen, clock, spec = memory.evidence, memory.clock, memory.spec
         horizon = jnp.minimum(spec.horizon.astype(jnp.float32), _LONG)
         # With one state nothing but the horizon ends an episode, as long as nothing else did.
-        sure = seen.alone & (spec.horizon < NO_HORIZON) & (seen.arrival.ends.sum() == 0)
+        sure = seen.alone & (spec.horizon < NO_HORIZON) & ~seen.ended
         usual = jnp.where(sure, horizon, jnp.minimum(horizon, _UNLIMITED))
         length = (seen.steps - clock.step + usual) / (clock.episode + 1.0)
         episodes = spec.episodes.astype(jnp.float32)

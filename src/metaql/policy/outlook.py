@@ -80,29 +80,49 @@ class Hopes(NamedTuple):
     beyond: Float[Array, "S A"]
     """Hoped for beyond the mean of what pairs explain."""
     fresh_beyond: Float[Array, ""]
-    again: Float[Array, ""]
-    """What is hoped of a state never met, but not again of the next one."""
+    most: Float[Array, ""]
+    """Bound on what is hoped to follow after a state never met."""
 
 
-def hopes(model: Model, lift: Lift, once: Float[Array, ""] | float = 0.0) -> Hopes:
+def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) -> Hopes:
     """Rewards under this lift: of `Curiosity`, or `flat`.
 
     Args:
         model: from `posterior`.
         lift: deviations.
-        once: share, in [0, 1], of what is hoped of a state never met that is not hoped of the next one
-            as well. Deviations of many unknown rewards do not add up: that all of them are at their best
-            is far less likely than that one is.
+        most: what follows after a state never met is hoped to be worth no more; see `most_known`.
     """
     landing, reward, bounds, share = model.landing, model.reward, model.bounds, model.by_arrival
     landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
     hope = _hope(landing[2:], lift.fresh, bounds, share)
     fresh_landed = landing.fresh_mean + hope
-    (paid,), (fresh_paid,), own = foresee(model, landed[None], fresh_landed[None])
-    again = once * own * hope
+    (paid,), (fresh_paid,), _ = foresee(model, landed[None], fresh_landed[None])
     beyond = _hope(reward[:2], lift.pair, bounds, 1.0 - share)
-    fresh_beyond = (1.0 - once) * _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
-    return Hopes(lift, landed, fresh_landed, paid, fresh_paid - again, beyond, fresh_beyond, again)
+    fresh_beyond = _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
+    return Hopes(
+        lift,
+        landed,
+        fresh_landed,
+        paid,
+        fresh_paid,
+        beyond,
+        fresh_beyond,
+        jnp.maximum(most, fresh_landed),
+    )
+
+
+def most_known(model: Model, discount: Float[Array, ""]) -> Float[Array, ""]:
+    """The most that can be had of what was tried: its best pair, over and over.
+
+    Args:
+        model: from `posterior`.
+        discount: gamma.
+    """
+    rows = jnp.stack([model.landing.mean, model.onward.mean])
+    fresh = jnp.stack([model.landing.fresh_mean, model.onward.fresh_mean])
+    (paid, goes_on), _, _ = foresee(model, rows, fresh)
+    gain = (model.reward.mean + paid) / (1.0 - discount * model.stay.mean * goes_on)
+    return jnp.where(model.mask & (model.visits > 0), gain, -jnp.inf).max()
 
 
 def sweep(
@@ -122,7 +142,8 @@ def sweep(
     values = jnp.where(model.mask.any(-1), values, 0.0)
     lift, onward = hopes.lift, model.onward
     worth = hopes.landed + _on(onward[:2], discount * values, lift.arrival)
-    fresh_worth = hopes.fresh_landed + _on(onward[2:], discount * plan.fresh, lift.fresh)
+    later = discount * jnp.minimum(plan.fresh, hopes.most)
+    fresh_worth = hopes.fresh_landed + _on(onward[2:], later, lift.fresh)
     top = jnp.where(model.met, worth, -jnp.inf).max()
     top = jnp.maximum(top, jnp.where(model.unmet_share > 0, fresh_worth, -jnp.inf))
     both, fresh_both = jnp.stack([worth, worth**2]), jnp.stack([fresh_worth, fresh_worth**2])
@@ -136,11 +157,12 @@ def sweep(
     spread = model.outcomes.fresh_narrow * jnp.maximum(fresh_square - fresh_mean**2, 0.0)
     paid_now, later = (
         (model.reward.fresh_mean, hopes.fresh_beyond),
-        (fresh_mean - hopes.again, spread, hopes.fresh_paid),
+        (fresh_mean, spread, hopes.fresh_paid),
     )
     next_fresh = _act(paid_now, model.stay[2:], later, lift.fresh, top)
     # Solved for itself, where it is the best there is: below, optimism turns the slope around.
     loop = model.stay.fresh_mean * own * model.onward.fresh_mean * discount
+    loop = jnp.where(plan.fresh < hopes.most, loop, 0.0)
     solved = plan.fresh + (next_fresh - plan.fresh) / (1.0 - loop)
     return Plan(q, jnp.where(endless & (fresh_worth >= top), solved, next_fresh))
 
