@@ -74,7 +74,7 @@ class Comparison:
     levels: dict
 
 
-def compare(agent, family, task, *, runs=200, episodes=20, seed=0, on_progress=None):
+def compare(agent, family, task, *, runs=200, episodes=20, seed=0, beside=None, on_progress=None):
     on_progress("Comparison", 1.0, {})
     rng = np.random.default_rng(seed)
 
@@ -82,13 +82,13 @@ def compare(agent, family, task, *, runs=200, episodes=20, seed=0, on_progress=N
         returns = (rng.random((runs, episodes)) < rate).astype(float)
         return SimpleNamespace(returns=returns, lengths=rng.integers(3, 60, (runs, episodes)))
 
-    rows = {"meta-learned agent": lives(0.7), "PSRL": lives(0.1)}
+    others = {name: lives(0.6) for name in beside or {}}
+    rows = {"meta-learned agent": lives(0.7), **others, "PSRL": lives(0.1)}
     return Comparison(rows, {"best non-adaptive policy": 0.083, "optimum": 0.744})
 
 
-def evaluate(agent, family, *, lifetimes, episodes, seed, on_progress):
-    shared = {"runs": lifetimes, "episodes": episodes, "seed": seed, "on_progress": on_progress}
-    found = compare(agent, family, None, **shared)
+def evaluate(agent, family, *, lifetimes, **how):
+    found = compare(agent, family, None, runs=lifetimes, **how)
     return summarise(found.rows, found.levels)
 
 

@@ -243,7 +243,7 @@ def test_quickstart_json_is_one_document(capfd):
 def test_evaluate_compares_and_writes_a_report(capfd):
     folder = trained(capfd, "--option", "size=3")
     code, out, err = run(
-        capfd, "evaluate", str(folder), "--runs", "10", "--episodes", "6", "--json"
+        capfd, "evaluate", str(folder), "--runs", "10", "--episodes", "6", "--no-across", "--json"
     )
     assert code == 0, err
     document = json.loads(out)
@@ -273,15 +273,39 @@ def test_a_training_that_stopped_on_the_way_is_called_so(capfd):
     assert "so far" not in run(capfd, "evaluate", str(whole), "--runs", "10")[2]
 
 
-def test_evaluate_across_lives_in_many_test_tasks(capfd):
-    folder = trained(capfd, "--option", "size=3")
-    code, out, err = run(
-        capfd, "evaluate", str(folder), "--across", "--runs", "7", "--episodes", "3", "--json"
-    )
+@pytest.mark.parametrize(
+    ("size", "words", "told"),
+    [
+        (3, (), "7 test tasks of seed 0"),
+        (3, ("--task", "2"), "test task 2 of seed 0"),
+        (4, (), "Gymnasium's own 4x4 map"),
+        (4, ("--across",), "7 test tasks of seed 0"),
+    ],
+)
+def test_evaluate_lives_in_many_tasks_where_a_family_has_none_of_its_own(capfd, size, words, told):
+    folder = trained(capfd, "--option", f"size={size}")
+    request = ("evaluate", str(folder), *words, "--runs", "7", "--episodes", "3", "--json")
+    code, out, err = run(capfd, *request)
     assert code == 0, err
     document = json.loads(out)
-    assert document["task"] == "7 test tasks of seed 0"
+    assert document["task"] == told
     assert (document["runs"], document["score"]) == (7, "success")
+
+
+def test_evaluate_shows_other_agents_beside_the_run(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    request = ("evaluate", str(folder), "--runs", "7", "--episodes", "3", "--json")
+    code, out, err = run(capfd, *request, "--beside", "finite", "--beside", "newest")
+    assert code == 0, err
+    named = list(json.loads(out)["learners"])
+    assert named == ["meta-learned agent", "finite", "newest", "PSRL"]
+    code, _, err = run(capfd, *request, "--beside", "finit")
+    assert code == 2
+    assert "finit" in err
+
+
+def test_one_task_and_many_are_not_asked_for_together(capfd):
+    folder = trained(capfd, "--option", "size=3")
     code, _, err = run(capfd, "evaluate", str(folder), "--across", "--task", "1")
     assert code == 2
     assert "Got both" in err

@@ -4,9 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from metaql.evaluation.compare import AGENT, baselines, compare, levels
-from metaql.meta.agent import Agent
+from metaql.evaluation.compare import AGENT, baselines, compare, learners_for, levels
+from metaql.meta.agent import Agent, load
 from metaql.policy.beliefq import BeliefQ
+from metaql.policy.finiteq import FiniteQ
 from metaql.tasks.exact import non_adaptive_policy, policy_return, uniform_policy
 from metaql.tasks.families import Bandit, FrozenLake, GridNavi
 
@@ -30,6 +31,14 @@ def test_every_learner_lives_every_episode_and_none_beats_the_optimum():
         assert lives.lengths.max() <= int(task.horizon)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_other_agents_live_in_the_same_tasks_under_names_of_their_own():
+    task = FrozenLake.toy().tasks(jax.random.key(0), 1, "test")
+    found = learners_for(agent(), task, {"finite": load("finite"), "the same": agent()})
+    assert list(found) == [AGENT, "finite", "the same", *baselines(task)]
+    kinds = [type(found[name]) for name in (AGENT, "finite", "the same")]
+    assert kinds == [BeliefQ, FiniteQ, BeliefQ]
 
 
 def test_levels_of_the_default_lake():

@@ -160,6 +160,7 @@ def continuous(pays):
         (recurrent(), paying(), {"lifetimes": 1}, UsageError, "lifetimes"),
         (recurrent(), paying(), {"episodes": 0}, UsageError, "episodes"),
         (recurrent(), paying(), {"seed": -1}, UsageError, "seed"),
+        (recurrent(), paying(), {"beside": {"b": recurrent()}}, UsageError, "one agent after"),
         (recurrent(), paying(), {"split": "validation"}, UnknownNameError, "train"),
         (recurrent(), FrozenLake.toy(), {"split": "tests"}, UnknownNameError, "test"),
         (recurrent(entries=4), paying(), {}, UnsupportedSpaceError, "3 observation entries"),

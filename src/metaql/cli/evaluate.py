@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import Parameter
 
@@ -28,6 +28,24 @@ if TYPE_CHECKING:
     from metaql.types import Task
 
 
+_Across: TypeAlias = Annotated[
+    bool | None,
+    Parameter(
+        show_default=False,
+        help="One lifetime in each of RUNS test tasks, or all of them in one task; default: one "
+        "task where --task says which or the family has one of its own, else many.",
+    ),
+]
+_Beside: TypeAlias = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative=(),
+        show_default=False,
+        help="Another agent for the same tasks; repeatable. finite: the one that needs no training.",
+    ),
+]
+
+
 def evaluate(
     run: Annotated[str, Parameter(help="A run folder, RUNS_DIR/FAMILY/TIME-sSEED, or newest.")],
     /,
@@ -39,12 +57,10 @@ def evaluate(
     ] = None,
     task: Annotated[
         int | None,
-        whole(help="Number of a test task; default: the family's own held-out task, else 0."),
+        whole(help="Number of a test task, for all lifetimes."),
     ] = None,
-    across: Annotated[
-        bool,
-        Parameter(help="One lifetime in each of RUNS test tasks, not all of them in one task."),
-    ] = False,
+    across: _Across = None,
+    beside: _Beside = (),
     out: Annotated[
         Path | None, Parameter(help="Where to write the report; default: RUN/evaluation.html.")
     ] = None,
@@ -55,11 +71,11 @@ def evaluate(
     Prints return per episode by block of episodes with 95% intervals, and writes a report. In Python:
     metaql.evaluate, also for families of your own.
 
-    Example: metaql evaluate newest --across --runs 500
+    Example: metaql evaluate newest --beside finite --runs 500
     """
     common = common or Common()
     output = common.output()
-    _check(runs, episodes, task, across)
+    _check(runs, episodes, task, across=across)
     folder = Path(newest_or(run, common.runs_dir))
     output.say(f"metaql evaluate: {folder}")
     plan = read(folder)
@@ -70,12 +86,15 @@ def evaluate(
         from metaql.meta.agent import load
 
         agent, family = load(folder), plan.make_family()
+        others = {name: load(newest_or(name, common.runs_dir)) for name in beside}
+        if across is None:
+            across = task is None and own_task(family) is None
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
         wanted = train_config(plan, family).env_steps
         _tell_if_unfinished(agent, wanted, folder, progress)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
-        found, words = _found(agent, family, task, across=across, **how)
+        found, words = _found(agent, family, task, across=across, beside=others, **how)
     report = Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
         summary=" ".join([f"Task: {words}. Each lifetime is {count} episodes.", *found.warnings]),
@@ -106,9 +125,8 @@ def _found(
     *,
     across: bool,
     runs: int,
-    episodes: int,
-    seed: int,
     progress: Progress,
+    **how: Any,
 ) -> tuple[Findings, str]:
     """What came of the lifetimes, and what to call the tasks."""
     from metaql.evaluation.compare import compare
@@ -117,18 +135,14 @@ def _found(
 
     score = "success" if family.name == "frozen_lake" else "mean return"
     if across:
-        found = across_tasks(
-            agent, family, lifetimes=runs, episodes=episodes, seed=seed, on_progress=progress
-        )
-        return dataclasses.replace(found, score=score), f"{runs} test tasks of seed {seed}"
-    chosen, words = choose(family, task, seed)
-    lives = compare(
-        agent, family, chosen, runs=runs, episodes=episodes, seed=seed, on_progress=progress
-    )
+        found = across_tasks(agent, family, lifetimes=runs, on_progress=progress, **how)
+        return dataclasses.replace(found, score=score), f"{runs} test tasks of seed {how['seed']}"
+    chosen, words = choose(family, task, how["seed"])
+    lives = compare(agent, family, chosen, runs=runs, on_progress=progress, **how)
     return summarise(lives.rows, lives.levels, score=score), words
 
 
-def _check(runs: int, episodes: int | None, task: int | None, across: bool) -> None:
+def _check(runs: int, episodes: int | None, task: int | None, *, across: bool | None) -> None:
     """Raise `UsageError` for numbers out of range."""
     if across and task is not None:
         raise UsageError("`--task` is one task, `--across` many.", "Got both.", "Leave one out.")
@@ -139,21 +153,29 @@ def _check(runs: int, episodes: int | None, task: int | None, across: bool) -> N
         )
 
 
+def own_task(family: TaskFamily) -> tuple[Task, str] | None:
+    """The task that a family is reported on, if it has one, and what to call it."""
+    from metaql.tasks.families import FrozenLake
+    from metaql.tasks.families.frozen_lake import DEFAULT_MAPS
+
+    if isinstance(family, FrozenLake) and family.size in DEFAULT_MAPS:
+        return family.default(), f"Gymnasium's own {family.size}x{family.size} map"
+    return None
+
+
 def choose(family: TaskFamily, number: int | None, seed: int) -> tuple[Task, str]:
     """The task to report on and what to call it.
 
     Args:
         family: where it comes from.
-        number: which of the test tasks that follow from ``seed``; None: the family's default task.
+        number: which of the test tasks that follow from ``seed``; None: the family's own, else the first.
         seed: of the test tasks.
     """
     import jax
 
-    from metaql.tasks.families import FrozenLake
-    from metaql.tasks.families.frozen_lake import DEFAULT_MAPS
-
-    if number is None and isinstance(family, FrozenLake) and family.size in DEFAULT_MAPS:
-        return family.default(), f"Gymnasium's own {family.size}x{family.size} map"
+    own = own_task(family)
+    if number is None and own is not None:
+        return own
     index = number or 0
     tasks = family.tasks(jax.random.key(seed), index + 1, "test")
     return jax.tree.map(lambda x: x[index], tasks), f"test task {index} of seed {seed}"

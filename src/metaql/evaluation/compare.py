@@ -52,6 +52,7 @@ def compare(
     runs: int = 200,
     episodes: int = 20,
     seed: int = 0,
+    beside: Mapping[str, AnyAgent] | None = None,
     on_progress: OnProgress = lambda *_: None,
 ) -> Comparison:
     """Live ``runs`` lifetimes of ``episodes`` episodes with the agent and each baseline.
@@ -62,16 +63,18 @@ def compare(
         task: what to adapt to, or one for each lifetime, ``[runs, ...]``. Where tasks are not finite there is
             one baseline: acting at random.
         seed: of all lifetimes; every learner has keys of its own.
+        beside: other agents, by the names of their rows.
+        on_progress: told of all learners together.
 
     Raises:
-        UnsupportedSpaceError: the agent was trained on tasks of another shape.
+        UnsupportedSpaceError: an agent was trained on tasks of another shape.
     """
 
     def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
         return live(learner, task, keys, episodes=episodes, on_progress=tell)
 
-    rows = one_by_one(learners_for(agent, task), lived, on_progress)
+    rows = one_by_one(learners_for(agent, task, beside or {}), lived, on_progress)
     if isinstance(family, Family) and isinstance(task, FiniteTask):
         return Comparison(rows=rows, levels=levels(family, task))
     return Comparison(rows=rows, levels={})
@@ -100,27 +103,33 @@ def one_by_one(
     return rows
 
 
-def learners_for(agent: AnyAgent, task: Task) -> dict[str, Learner]:
-    """The agent's learner, then the baselines of such a task, or of such tasks (``[N, ...]``).
+def learners_for(
+    agent: AnyAgent, task: Task, beside: Mapping[str, AnyAgent] | None = None
+) -> dict[str, Learner]:
+    """The agent's learner, those beside it, then the baselines of such a task or tasks (``[N, ...]``).
 
     Raises:
-        UnsupportedSpaceError: the agent was trained on tasks of another shape.
+        UnsupportedSpaceError: an agent was trained on tasks of another shape.
     """
+    agents = {AGENT: agent, **(beside or {})}
     if isinstance(task, FiniteTask):
         num_states, num_actions = task.transition.shape[-3:-1]
-        return {AGENT: agent.learner_for(num_states, num_actions), **baselines(task)}
-    if not isinstance(agent, RecurrentAgent):
-        raise UnsupportedSpaceError(
-            "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {agent}."
-        )
+        found = {name: each.learner_for(num_states, num_actions) for name, each in agents.items()}
+        return {**found, **baselines(task)}
     one = jax.tree.map(lambda leaf: leaf[0], task) if jnp.ndim(task.horizon) else task
-    return beside_chance(agent.learner_on(one))
+    learners: dict[str, RecurrentQ] = {}
+    for name, each in agents.items():
+        if not isinstance(each, RecurrentAgent):
+            raise UnsupportedSpaceError(
+                "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {each}."
+            )
+        learners[name] = each.learner_on(one)
+    return {**learners, **chance(learners[AGENT])}
 
 
-def beside_chance(learner: RecurrentQ) -> dict[str, Learner]:
-    """The agent's learner, and the same without any sense in its actions."""
-    blind = eqx.tree_at(lambda q: q.epsilon, learner, jnp.ones(()))
-    return {AGENT: learner, AT_RANDOM: blind}
+def chance(learner: RecurrentQ) -> dict[str, Learner]:
+    """The agent's learner without any sense in its actions."""
+    return {AT_RANDOM: eqx.tree_at(lambda q: q.epsilon, learner, jnp.ones(()))}
 
 
 def baselines(task: FiniteTask) -> dict[str, Learner]:

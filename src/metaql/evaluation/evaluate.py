@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import jax
@@ -10,7 +10,14 @@ import numpy as np
 from gymnasium import spaces
 
 from metaql.errors import UnsupportedSpaceError, UsageError
-from metaql.evaluation.compare import Comparison, OnProgress, beside_chance, compare, one_by_one
+from metaql.evaluation.compare import (
+    AGENT,
+    Comparison,
+    OnProgress,
+    chance,
+    compare,
+    one_by_one,
+)
 from metaql.evaluation.summary import Findings, summarise
 from metaql.meta.adapt import check_whole
 from metaql.meta.agent import AnyAgent
@@ -38,6 +45,7 @@ def evaluate(
     episodes: int | None = None,
     split: str = "test",
     seed: int = 0,
+    beside: Mapping[str, AnyAgent] | None = None,
     on_progress: OnProgress = lambda stage, done, figures: None,
 ) -> Findings:
     """Live in many tasks of one split with the agent, and with learners that start from nothing.
@@ -54,14 +62,16 @@ def evaluate(
         episodes: of every lifetime; None: 20, of a RecurrentQ the most that one had in training.
         split: ``"test"`` for what is reported, ``"validation"`` for what is chosen by.
         seed: of tasks and lifetimes.
+        beside: other agents for the same tasks, by the names of their rows: ``{"finite":
+            metaql.load("finite")}`` shows what the one that needs no training earns.
         on_progress: called with the stage, the share of it done and who is living.
 
     Returns:
         Mean returns by block of episodes; ``print`` shows them, ``returns`` holds every single one.
 
     Raises:
-        UsageError: fewer than two lifetimes or one episode, a negative seed, or a family without tasks to
-            live in.
+        UsageError: fewer than two lifetimes or one episode, a negative seed, a family without tasks to
+            live in, or other agents with simulators.
         UnknownNameError: no such split.
         UnsupportedSpaceError: the agent was trained on tasks of another shape.
         EnvironmentFaultError: an environment broke its contract.
@@ -81,6 +91,12 @@ def evaluate(
     ):
         check_whole(name, value, least)
     if isinstance(family, SimulatorFamily):
+        if beside:
+            raise UsageError(
+                "`beside` needs tasks that are arrays.",
+                f"{family.name!r} is stepped on the host.",
+                "Evaluate one agent after the other, with the same seed.",
+            )
         found = _simulated(agent, family, split, lifetimes, count, seed, on_progress)
     elif isinstance(family, LoggedFamily):
         raise UsageError(
@@ -89,7 +105,16 @@ def evaluate(
             "Give a family of environments with the same spaces.",
         )
     else:
-        found = _drawn(agent, family, split, lifetimes, count, seed, on_progress)
+        found = _drawn(
+            agent,
+            family,
+            split,
+            lifetimes=lifetimes,
+            episodes=count,
+            seed=seed,
+            beside=beside,
+            on_progress=on_progress,
+        )
     return summarise(found.rows, found.levels)
 
 
@@ -102,9 +127,11 @@ def _drawn(
     agent: AnyAgent,
     family: TaskFamily,
     split: str,
+    *,
     lifetimes: int,
     episodes: int,
     seed: int,
+    beside: Mapping[str, AnyAgent] | None,
     on_progress: OnProgress,
 ) -> Comparison:
     key_tasks, key_lives = np.random.default_rng(seed).integers(2**31, size=2).tolist()
@@ -116,6 +143,7 @@ def _drawn(
         runs=lifetimes,
         episodes=episodes,
         seed=key_lives,
+        beside=beside,
         on_progress=on_progress,
     )
 
@@ -151,7 +179,7 @@ def _simulated(
         returns, lengths = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Lives(returns, lengths, np.full(lifetimes, episodes), None)
 
-    learners = beside_chance(agent.learner)
+    learners = {AGENT: agent.learner, **chance(agent.learner)}
     return Comparison(rows=one_by_one(learners, lived, on_progress), levels={})
 
 
