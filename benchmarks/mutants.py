@@ -788,7 +788,7 @@ MUTANTS = (
         "policy/outlook.py",
         "(1.0 - discount * model.stay.mean * goes_on)",
         "(1.0 - discount * model.stay.mean)",
-        (f"{_ENDS}::test_the_most_that_is_known_is_the_best_pair_over_and_over",),
+        (f"{_ENDS}::test_what_ends_an_episode_half_of_the_time_goes_on_in_the_other_half",),
     ),
     Mutant(
         "hopes: bounded before anything was paid",
