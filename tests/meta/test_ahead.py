@@ -43,24 +43,33 @@ def test_shapes_will_do_for_arguments(compilations):
     assert compilations.count("doubled") == 1
 
 
-def test_waiting_is_for_all_compilations_of_this_program_alone():
+def test_waiting_is_for_this_program_alone():
     program, other = double(), double()
-    futures = [Future(), Future()]
-    ahead._UNDER_WAY[program] = futures
-    ahead._UNDER_WAY[other] = [never := Future()]
-    for future in futures:
-        future.set_result(None)
+    ahead._UNDER_WAY[program], ahead._UNDER_WAY[other] = (done := Future()), (never := Future())
+    done.set_result(None)
     wait(program)
     assert program not in ahead._UNDER_WAY
-    assert ahead._UNDER_WAY.pop(other) == [never]
+    assert ahead._UNDER_WAY.pop(other) is never
     wait(program)  # nothing is under way: at once
+
+
+def test_while_it_is_compiled_it_is_not_compiled_beside(compilations):
+    """Whoever adapts to one task after the other would wait for the same program twice."""
+    program = double()
+    ahead._UNDER_WAY[program] = (running := Future())
+    compile_aside(program, np.ones(7, np.float32))
+    assert ahead._UNDER_WAY[program] is running
+    running.set_result(None)
+    compile_aside(program, np.ones(7, np.float32))
+    wait(program)
+    assert compilations.count("doubled") == 1
 
 
 def test_what_failed_is_tried_again_when_called():
     program = double()
     failed = Future()
     failed.set_exception(MemoryError())
-    ahead._UNDER_WAY[program] = [failed]
+    ahead._UNDER_WAY[program] = failed
     wait(program)
     np.testing.assert_array_equal(program(np.ones(2, np.float32)), 2.0)
 

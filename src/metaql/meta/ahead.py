@@ -17,8 +17,8 @@ import jax
 
 _SETTINGS: Any = jax.config
 _WORKERS = 2
-_UNDER_WAY: dict[Callable[..., Any], list[Future[Any]]] = {}
-"""Jitted function -> its compilations, done or under way, for which nobody has waited yet."""
+_UNDER_WAY: dict[Callable[..., Any], Future[Any]] = {}
+"""Jitted function -> its compilation, done or under way, for which nobody has waited yet."""
 
 
 @functools.cache
@@ -43,14 +43,16 @@ def compile_aside(program: Any, *arguments: Any) -> None:
         program: from `jax.jit`; `wait` for it before it is called, or it is compiled once more.
         *arguments: arrays, or their shapes.
     """
-    if _SETTINGS.jax_disable_jit:
-        return
+    before = _UNDER_WAY.get(program)
+    if _SETTINGS.jax_disable_jit or (before is not None and not before.done()):
+        return  # nothing is compiled, or it may be this
     lowered = program.lower(*arguments)
     with contextlib.suppress(RuntimeError):  # the interpreter is about to end
-        _UNDER_WAY.setdefault(program, []).append(_workers().submit(lowered.compile))
+        _UNDER_WAY[program] = _workers().submit(lowered.compile)
 
 
 def wait(program: Callable[..., Any]) -> None:
     """Until nothing of this function is being compiled; what failed will fail again when it is called."""
-    for compilation in _UNDER_WAY.pop(program, ()):
+    compilation = _UNDER_WAY.pop(program, None)
+    if compilation is not None:
         compilation.exception()
