@@ -805,6 +805,20 @@ MUTANTS = (
         (f"{_ENDS}::test_the_first_end_makes_other_hopes_and_no_later_one_does",),
     ),
     Mutant(
+        "adapting: nothing is compiled ahead",
+        "meta/finite_adapt.py",
+        "            self._prepare(row)",
+        "            pass",
+        ("meta/test_finite_agent.py::test_every_program_is_compiled_once_and_ahead",),
+    ),
+    Mutant(
+        "a state is worth as many visits as there are episodes, however few the steps",
+        "policy/finiteq.py",
+        "pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)",
+        "pulls = jnp.where(goals, once, steps_left)",
+        (f"{_ENDS}::test_a_state_is_worth_no_more_visits_than_there_are_episodes",),
+    ),
+    Mutant(
         "a goal may be had at every step of an episode",
         "policy/finiteq.py",
         "pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)",

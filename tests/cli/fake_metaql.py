@@ -83,7 +83,7 @@ def compare(agent, family, task, *, runs=200, episodes=20, seed=0, beside=None, 
         return SimpleNamespace(returns=returns, lengths=rng.integers(3, 60, (runs, episodes)))
 
     others = {name: lives(0.6) for name in beside or {}}
-    rows = {"meta-learned agent": lives(0.7), **others, "PSRL": lives(0.1)}
+    rows = {"meta-learned agent": lives(0.7), "PSRL": lives(0.1), **others}
     return Comparison(rows, {"best non-adaptive policy": 0.083, "optimum": 0.744})
 
 

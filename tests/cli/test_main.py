@@ -298,7 +298,7 @@ def test_evaluate_shows_other_agents_beside_the_run(capfd):
     code, out, err = run(capfd, *request, "--beside", "finite", "--beside", "newest")
     assert code == 0, err
     named = list(json.loads(out)["learners"])
-    assert named == ["meta-learned agent", "finite", "newest", "PSRL"]
+    assert named == ["meta-learned agent", "PSRL", "finite", "newest"]
     code, _, err = run(capfd, *request, "--beside", "finit")
     assert code == 2
     assert "finit" in err

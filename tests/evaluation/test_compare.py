@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from metaql.errors import UsageError
 from metaql.evaluation.compare import AGENT, baselines, compare, learners_for, levels
 from metaql.meta.agent import Agent, load
 from metaql.policy.beliefq import BeliefQ
@@ -36,9 +37,24 @@ def test_every_learner_lives_every_episode_and_none_beats_the_optimum():
 def test_other_agents_live_in_the_same_tasks_under_names_of_their_own():
     task = FrozenLake.toy().tasks(jax.random.key(0), 1, "test")
     found = learners_for(agent(), task, {"finite": load("finite"), "the same": agent()})
-    assert list(found) == [AGENT, "finite", "the same", *baselines(task)]
+    assert list(found) == [AGENT, *baselines(task), "finite", "the same"]
     kinds = [type(found[name]) for name in (AGENT, "finite", "the same")]
     assert kinds == [BeliefQ, FiniteQ, BeliefQ]
+    for taken in (AGENT, "PSRL"):
+        with pytest.raises(UsageError, match="name of its own"):
+            learners_for(agent(), task, {taken: agent()})
+
+
+def test_baselines_live_the_same_beside_whomever():
+    family = FrozenLake.toy()
+    tasks = family.tasks(jax.random.key(0), 3, "test")
+    alone, beside = (
+        compare(agent(), family, tasks, runs=3, episodes=2, beside=others).rows
+        for others in (None, {"the same": agent()})
+    )
+    assert list(beside) == [*alone, "the same"]
+    for name, lives in alone.items():
+        np.testing.assert_array_equal(lives.returns, beside[name].returns)
 
 
 def test_levels_of_the_default_lake():

@@ -162,8 +162,8 @@ def test_beliefs_are_of_the_states_acted_in(adapted):
 def test_every_program_is_compiled_once_and_ahead(agent, maze, compilations):
     adapted = agent.adapt(maze(states=9), episodes=4)
     adapted.beliefs()
-    programs = [name for name in compilations if name in ("packed_choose", "packed_learn", "judge")]
-    assert sorted(programs) == ["judge", "packed_choose", "packed_learn"]
+    for name in ("packed_choose", "packed_learn", "judge"):
+        assert compilations.count(name) == compilations.count(f"{name}, aside") == 1
 
 
 def test_predict_is_greedy_on_what_is_believed_also_where_never_met(adapted, maze):

@@ -206,8 +206,9 @@ def test_episodes_are_those_of_training_unless_told(trained):
 
 def test_where_nothing_is_finite_the_baseline_acts_at_random(trained):
     task = CartPole.toy().sample(jax.random.key(0), "test")
-    found = compare(trained[1], CartPole.toy(), task, runs=4, episodes=2)
-    assert set(found.rows) == {AGENT, "acting at random"}
+    beside = {"the same": trained[1]}
+    found = compare(trained[1], CartPole.toy(), task, runs=4, episodes=2, beside=beside)
+    assert list(found.rows) == [AGENT, "acting at random", "the same"]
     assert found.levels == {}
 
 

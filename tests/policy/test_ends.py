@@ -127,30 +127,36 @@ def test_the_first_end_makes_other_hopes_and_no_later_one_does():
     assert float(jnp.abs(LEARN(LEARNER, before, cut).plan.q).max()) > 0.0
 
 
-@pytest.mark.parametrize("episodes", [2, 20, 10_000])
-def test_a_state_is_worth_no_more_visits_than_there_are_episodes(episodes):
-    steps = ((0, 0, -0.1, 2, GOES_ON), (2, 0, -0.1, 3, GOES_ON), (3, 1, 1.0, 1, ENDS))
-    memory = remember(*steps, episodes=episodes)
+LONG = ((0, 0, -0.1, 2, GOES_ON), (2, 0, -0.1, 3, GOES_ON), (3, 1, 1.0, 1, ENDS))
+SHORT = tuple((state, 1, -0.1, state + 1, ENDS) for state in range(10))
+
+
+@pytest.mark.parametrize(
+    ("steps", "episodes", "by_episodes"),
+    [(LONG, 2, True), (LONG, 20, True), (SHORT, 12, False), (SHORT, 1_000, False)],
+)
+def test_a_state_is_worth_no_more_visits_than_there_are_episodes(steps, episodes, by_episodes):
+    memory = remember(*steps, episodes=episodes, horizon=5)
     model = MODEL(LEARNER, memory)
     lift = LIFT(LEARNER, memory, model, AHEAD(LEARNER, memory))
     left = float(OUTLOOK(LEARNER, memory)[0])
     met = int(memory.evidence.met.sum())
-    visits = min(episodes - 1.0, left / met)
+    lived = sum(ended for *_, ended in steps)
+    visits = min(episodes - lived, left / met)
+    assert (visits == episodes - lived) == by_episodes
     made = jnp.clip(model.fresh_strength, 0.1, 10.0)
     want = index_deviations(jnp.asarray(visits), made, model.bounds.hold)
     assert float(lift.fresh) == pytest.approx(float(want), rel=1e-4)
-    if episodes == 2:
-        assert visits == 1.0
 
 
 def test_where_nothing_ends_every_step_may_be_spent_in_one_state():
     memory = remember((0, 0, -0.1, 2, GOES_ON), (2, 0, -0.1, 3, GOES_ON), episodes=2)
     model = MODEL(LEARNER, memory)
-    few, many = (
+    longer, shorter = (
         float(LIFT(LEARNER, known, model, AHEAD(LEARNER, known)).fresh)
         for known in (
             memory,
             memory._replace(spec=memory.spec._replace(horizon=jnp.asarray(20))),
         )
     )
-    assert few > many  # longer episodes, more hope
+    assert longer > shorter

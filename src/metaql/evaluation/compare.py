@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metaql.errors import UnsupportedSpaceError
+from metaql.errors import UnsupportedSpaceError, UsageError
 from metaql.evaluation.summary import AT_RANDOM
 from metaql.meta.agent import AnyAgent
 from metaql.meta.lifetime import Lives, live
@@ -63,11 +63,12 @@ def compare(
         task: what to adapt to, or one for each lifetime, ``[runs, ...]``. Where tasks are not finite there is
             one baseline: acting at random.
         seed: of all lifetimes; every learner has keys of its own.
-        beside: other agents, by the names of their rows.
+        beside: other agents, by the names of their rows, which come last.
         on_progress: told of all learners together.
 
     Raises:
         UnsupportedSpaceError: an agent was trained on tasks of another shape.
+        UsageError: another agent has the name of a row that there is.
     """
 
     def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
@@ -106,25 +107,39 @@ def one_by_one(
 def learners_for(
     agent: AnyAgent, task: Task, beside: Mapping[str, AnyAgent] | None = None
 ) -> dict[str, Learner]:
-    """The agent's learner, those beside it, then the baselines of such a task or tasks (``[N, ...]``).
+    """The agent's learner, the baselines of such a task or tasks (``[N, ...]``), then the agents beside it.
+
+    In this order, for a learner's place tells its keys: those of the baselines are the same beside whomever.
 
     Raises:
         UnsupportedSpaceError: an agent was trained on tasks of another shape.
+        UsageError: another agent has the name of a row that there is.
     """
-    agents = {AGENT: agent, **(beside or {})}
+    learner = _learner_of(agent, task)
+    plain = baselines(task) if isinstance(task, FiniteTask) else chance(learner)
+    rows: dict[str, Learner] = {AGENT: learner, **plain}
+    for name, other in (beside or {}).items():
+        if name in rows:
+            raise UsageError(
+                "An agent beside another needs a name of its own.",
+                f"{name!r} is the name of a row that there is.",
+                "Give it another one.",
+            )
+        rows[name] = _learner_of(other, task)
+    return rows
+
+
+def _learner_of(agent: AnyAgent, task: Task) -> Any:
     if isinstance(task, FiniteTask):
         num_states, num_actions = task.transition.shape[-3:-1]
-        found = {name: each.learner_for(num_states, num_actions) for name, each in agents.items()}
-        return {**found, **baselines(task)}
-    one = jax.tree.map(lambda leaf: leaf[0], task) if jnp.ndim(task.horizon) else task
-    learners: dict[str, RecurrentQ] = {}
-    for name, each in agents.items():
-        if not isinstance(each, RecurrentAgent):
-            raise UnsupportedSpaceError(
-                "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {each}."
-            )
-        learners[name] = each.learner_on(one)
-    return {**learners, **chance(learners[AGENT])}
+        return agent.learner_for(num_states, num_actions)
+    if not isinstance(agent, RecurrentAgent):
+        raise UnsupportedSpaceError(
+            "Tasks that are no finite MDPs need a RecurrentQ.", f"Got {agent}."
+        )
+    return agent.learner_on(
+        jax.tree.map(lambda leaf: leaf[0], task) if jnp.ndim(task.horizon) else task
+    )
 
 
 def chance(learner: RecurrentQ) -> dict[str, Learner]:

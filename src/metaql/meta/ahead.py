@@ -53,6 +53,9 @@ def compile_aside(program: Any, *arguments: Any) -> None:
 
 def wait(program: Callable[..., Any]) -> None:
     """Until nothing of this function is being compiled; what failed will fail again when it is called."""
-    compilation = _UNDER_WAY.pop(program, None)
-    if compilation is not None:
-        compilation.exception()
+    compilation = _UNDER_WAY.get(program)
+    if compilation is None:
+        return
+    compilation.exception()
+    if _UNDER_WAY.get(program) is compilation:
+        _UNDER_WAY.pop(program, None)

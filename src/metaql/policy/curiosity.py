@@ -4,8 +4,8 @@ For one normal arm among known ones the optimal optimism is known in closed form
 (Brezzi & Lai 2002, "Optimal learning and experimentation in bandit problems", eq. 16): it depends only
 on how many pulls are left per pull already made. That curve is the start; a dozen weights, trained by
 what whole lifetimes return, bend it by what else matters: sizes, how surely things happen, the share
-of the lifetime left. Where episodes end by themselves the curve itself is best (`Curiosity.settled`).
-Of a bandit it is the index itself (`index_deviations`), once the scale of rewards is known.
+of the lifetime left. Once an episode has ended by itself nothing is bent (`Curiosity.settled`), and the
+curve is that of the index itself (`index_deviations`), as it is of a bandit whose scale of rewards is known.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Curiosity(eqx.Module):
         Args:
             visits: of any shape.
             strength: visits that what was known beforehand counts as.
-            steps_left: expected number of steps until the lifetime ends.
+            steps_left: expected number of steps until the lifetime ends, or fewer if visits are limited
+                otherwise.
             states_met: among how many states these steps divide.
             facts: what else is known of the lifetime, `FEATURES` numbers of order 1.
             arms: how far the index decides; None: the closed form alone.

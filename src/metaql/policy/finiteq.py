@@ -118,7 +118,10 @@ class FiniteQ(eqx.Module):
         return self.replan(self.learn(memory, transition))
 
     def learn(self, memory: Knowledge, transition: Transition) -> Knowledge:
-        """Judge and count the transition; the plan stays as it was, but for the unit of reward."""
+        """Judge and count the transition; the plan stays as it was, but for the unit of reward.
+
+        With the first end it is forgotten.
+        """
         ended = transition.terminated | transition.truncated
         clock = Clock(jnp.where(ended, 0.0, memory.clock.step + 1.0), memory.clock.episode + ended)
         evidence = observe(memory.evidence, self.prior, memory.spec, transition)

@@ -11,7 +11,8 @@ One Bellman sweep, with n(s, a) visits and y(s') what arriving in s' is worth:
 ``mean_n`` is over the successors counted, ``kept`` the posterior share of n visits against the prior's
 concentration, averaged over its candidates. The base of what was not shown yet is where the action's
 strides lead, or a mixture: any state alike, one that other actions have led to, the state itself, a
-state never met. A state never met has a row of its own: it is like any other in which nothing was tried. g
+state never met. A state never met has a row of its own: it is like any other in which nothing was tried, and
+what follows it may be bounded (`Hopes.most`). g
 is the probability that rewards belong to the state arrived in, d what the pair adds to them, l and stay the
 probabilities of going on. The terms in parentheses are what is added for acting: posterior deviations of the
 one-step target, times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
