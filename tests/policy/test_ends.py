@@ -136,7 +136,7 @@ SHORT = tuple((state, 1, -0.1, state + 1, ENDS) for state in range(10))
     [(LONG, 2, True), (LONG, 20, True), (SHORT, 12, False), (SHORT, 1_000, False)],
 )
 def test_a_state_is_worth_no_more_visits_than_there_are_episodes(steps, episodes, by_episodes):
-    memory = remember(*steps, episodes=episodes, horizon=5)
+    memory = remember(*steps, episodes=episodes)
     model = MODEL(LEARNER, memory)
     lift = LIFT(LEARNER, memory, model, AHEAD(LEARNER, memory))
     left = float(OUTLOOK(LEARNER, memory)[0])
