@@ -75,7 +75,7 @@ def compare(
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
         return live(learner, task, keys, episodes=episodes, on_progress=tell)
 
-    rows = one_by_one(learners_for(agent, task, beside or {}), lived, on_progress)
+    rows = one_by_one(learners_for(agent, task, beside), lived, on_progress)
     if isinstance(family, Family) and isinstance(task, FiniteTask):
         return Comparison(rows=rows, levels=levels(family, task))
     return Comparison(rows=rows, levels={})

@@ -136,15 +136,16 @@ class FiniteQ(eqx.Module):
 
     def replan(self, memory: Knowledge) -> Knowledge:
         """Optimistic values for what is known now, from the last ones on."""
-        # Where episodes end by themselves there may be dangers: hopes are more careful.
         seen = memory.evidence
+        # Where episodes end by themselves there may be dangers: hopes are more careful.
         model = self.model(memory, seen.ended.astype(jnp.float32))
         ahead, endless = self.ahead(memory), memory.spec.horizon > SHORT
+        within = 1.0 - 1.0 / ahead
         # As long as nothing was paid, to go on is all there is to hope for.
         told = seen.ended & (seen.peak > 0)
-        most = jnp.where(told, most_known(model, 1.0 - 1.0 / ahead), jnp.inf)
+        most = jnp.where(told, most_known(model, within), jnp.inf)
         hoped = hopes(model, self.lift(memory, model, ahead), most)
-        discount = jnp.where(endless, 1.0 - 1.0 / ahead, 1.0)
+        discount = jnp.where(endless, within, 1.0)
         left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
         usual = jnp.where(endless, self.sweeps, left)

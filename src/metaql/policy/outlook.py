@@ -100,16 +100,8 @@ def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) ->
     (paid,), (fresh_paid,), _ = foresee(model, landed[None], fresh_landed[None])
     beyond = _hope(reward[:2], lift.pair, bounds, 1.0 - share)
     fresh_beyond = _hope(reward[2:], lift.fresh, bounds, 1.0 - share)
-    return Hopes(
-        lift,
-        landed,
-        fresh_landed,
-        paid,
-        fresh_paid,
-        beyond,
-        fresh_beyond,
-        jnp.maximum(most, fresh_landed),
-    )
+    most = jnp.maximum(most, fresh_landed)
+    return Hopes(lift, landed, fresh_landed, paid, fresh_paid, beyond, fresh_beyond, most)
 
 
 def most_known(model: Model, discount: Float[Array, ""]) -> Float[Array, ""]:
