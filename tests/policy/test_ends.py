@@ -98,6 +98,35 @@ def test_what_follows_a_state_never_met_is_worth_no_more_than_the_best_known():
     assert float(free.q[0, 0]) > 10.0 * float(bounded.q[0, 0])
 
 
+def test_going_on_is_worth_no_more_than_the_best_known_from_any_state():
+    """Hopes add up along a way: without the bound the way around is worth more than its end."""
+    model = MODEL(LEARNER, remember(STAYS, FALLS, again=20))
+    endless, discount = jnp.asarray(True), jnp.asarray(0.9)
+
+    def after(known, most):
+        plan = Plan(jnp.zeros((12, 2)).at[0].set(known), jnp.zeros(()))
+        return sweep(model, hopes(model, flat(model), most), plan, discount, endless).q
+
+    np.testing.assert_allclose(after(1e4, 50.0), after(50.0, 50.0), rtol=1e-5)
+    assert float(after(1e4, jnp.inf)[0, 0]) > 10.0 * float(after(1e4, 50.0)[0, 0])
+    assert float(after(40.0, 50.0)[0, 0]) < float(after(50.0, 50.0)[0, 0])
+
+
+@pytest.mark.parametrize(("horizon", "left"), [(10, 10), (10, 3), (60, 60), (60, 12)])
+def test_the_bound_takes_nothing_from_what_is_known(horizon, left):
+    """Neither from plans to the very end, nor from those far from it."""
+    goes_on = tuple((state, 0, 0.5, state, GOES_ON) for state in range(3))
+    falls = tuple((state, 1, 1.0, 3, ENDS) for state in range(3))
+    memory = remember(*goes_on, *falls, again=60, horizon=horizon, episodes=1_000)
+    memory = memory._replace(clock=memory.clock._replace(step=jnp.asarray(float(horizon - left))))
+    for _ in range(40):
+        memory = REPLAN(LEARNER, memory)
+    closing = left <= 16 < horizon
+    q = np.asarray((memory.closing if closing else memory.plan).q)[:3, 0]
+    known = 0.5 * (left - 1) + 1.0 if left <= 16 else 0.5 * horizon
+    assert (q > 0.97 * known).all()
+
+
 def test_before_anything_was_paid_hopes_have_no_bound():
     """To go on is all there is then, and what ends it is to be avoided."""
     nothing = remember((0, 0, 0.0, 1, GOES_ON), (1, 1, 0.0, 2, ENDS))
@@ -160,3 +189,12 @@ def test_where_nothing_ends_every_step_may_be_spent_in_one_state():
         )
     )
     assert longer > shorter
+
+
+def test_hopes_of_two_values_are_careful_once_something_ended_but_of_no_bandit():
+    def careful(*steps, states=12):
+        return bool(MODEL(LEARNER, remember(*steps, states=states)).bounds.careful)
+
+    assert not careful(STAYS)
+    assert careful(STAYS, FALLS)
+    assert not careful((0, 0, 1.0, 0, ENDS), states=1)

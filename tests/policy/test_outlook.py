@@ -265,7 +265,8 @@ def test_nothing_depends_on_the_unit_of_reward(world, scale):
 def test_a_disaster_is_a_threat_and_no_promise(world, extreme):
     """One pair is far off all others: hope for the untried grows by it only where it is far above."""
     _, memory = lived(world)
-    prior = eqx.tree_at(lambda p: p.pair.between_weight, broad(), jnp.asarray(1e-3))
+    few, quiet = jnp.asarray(1e-3), jnp.asarray(1e-6)
+    prior = eqx.tree_at(lambda p: (p.pair.between_weight, p.pair.noise), broad(), (few, quiet))
     learner = FiniteQ(prior, untrained().curiosity)
     seen = memory.evidence
     visits = seen.pair.visits
@@ -382,13 +383,20 @@ def test_hopes_stay_within_the_two_values_that_were_told():
 
 
 def test_hope_is_so_many_deviations_of_log_odds():
-    two = Bounds(jnp.asarray(-1.0), jnp.asarray(3.0), jnp.asarray(1.0))
-    mean, deviation, lift = 1.0, 0.2, 2.0
-    found = _hope((jnp.asarray(mean), jnp.asarray(deviation**2)), lift, two, jnp.asarray(1.0))
-    np.testing.assert_allclose(found, 4.0 / (1.0 + np.exp(-2.0 * 0.2)) - 1.0 - mean, rtol=1e-4)
-    none = Bounds(*(jnp.zeros(()) for _ in range(3)))
-    found = _hope((jnp.asarray(mean), jnp.asarray(deviation**2)), lift, none, jnp.asarray(1.0))
-    np.testing.assert_allclose(found, lift * deviation, rtol=1e-5)
+    def hope(mean, deviation, lift, hold=1.0, careful=False):
+        two = Bounds(*(jnp.asarray(x) for x in (-1.0, 3.0, hold, careful)))
+        moments = jnp.asarray(mean), jnp.asarray(deviation**2)
+        return float(_hope(moments, jnp.asarray(lift), two, jnp.asarray(1.0)))
+
+    within = 4.0 / (1.0 + np.exp(-2.0 * 0.2)) - 1.0 - 1.0
+    assert hope(1.0, 0.2, 2.0) == pytest.approx(within, rel=1e-4)
+    assert hope(1.0, 0.2, 2.0, hold=0.0) == pytest.approx(2.0 * 0.2, rel=1e-5)
+    # What is rare and sure once seen: nearly all of it, or where hopes are careful no more than deviations.
+    rare = -1.0 + 4.0 * 0.1, 4.0 * 0.3, 1.5
+    assert hope(*rare) == pytest.approx(4.0 * (0.94 - 0.1), rel=0.01)
+    assert hope(*rare, careful=True) == pytest.approx(1.5 * 4.0 * 0.3, rel=1e-4)
+    assert hope(1.0, 0.2, 2.0, careful=True) == pytest.approx(within, rel=1e-4)
+    assert hope(*rare, hold=0.5, careful=True) == pytest.approx(1.5 * 4.0 * 0.3, rel=1e-4)
 
 
 def corridor(numbers):

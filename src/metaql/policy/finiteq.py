@@ -143,10 +143,12 @@ class FiniteQ(eqx.Module):
         within = 1.0 - 1.0 / ahead
         # As long as nothing was paid, to go on is all there is to hope for.
         told = seen.ended & (seen.peak > 0)
-        most = jnp.where(told, most_known(model, within), jnp.inf)
+        left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
+        # Twice the last steps at least: a bound for plans made to the step, too.
+        farthest = jnp.maximum(ahead, 2.0 * left)
+        most = jnp.where(told, most_known(model, 1.0 - 1.0 / farthest), jnp.inf)
         hoped = hopes(model, self.lift(memory, model, ahead), most)
         discount = jnp.where(endless, within, 1.0)
-        left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
         usual = jnp.where(endless, self.sweeps, left)
         times = usual + jnp.where(is_closing(memory), left, 0)

@@ -45,6 +45,8 @@ class Bounds(NamedTuple):
     high: Float[Array, ""]
     hold: Float[Array, ""]
     """Probability that there are no others; 0 if others were met."""
+    careful: Bool[Array, ""]
+    """Whether hopes go no further than deviations do: of many states, once an episode ended by itself."""
 
 
 class Model(NamedTuple):
@@ -156,7 +158,7 @@ def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
     """The values that rewards are known to have, and how sure that is."""
     hold = jnp.where(seen.binary & seen.told_two, prior.stays_two, 0.0)
     low, high = (jnp.where(hold > 0, value, 0.0) for value in (seen.lowest, seen.highest))
-    return Bounds(low, high, hold)
+    return Bounds(low, high, hold, seen.ended & ~seen.alone)
 
 
 def _share(means: Means, probability: Float[Array, ""]) -> Moments:

@@ -11,8 +11,8 @@ One Bellman sweep, with n(s, a) visits and y(s') what arriving in s' is worth:
 ``mean_n`` is over the successors counted, ``kept`` the posterior share of n visits against the prior's
 concentration, averaged over its candidates. The base of what was not shown yet is where the action's
 strides lead, or a mixture: any state alike, one that other actions have led to, the state itself, a
-state never met. A state never met has a row of its own: it is like any other in which nothing was tried, and
-what follows it may be bounded (`Hopes.most`). g
+state never met. A state never met has a row of its own: it is like any other in which nothing was tried. What
+V is hoped to be may be bounded (`Hopes.most`). g
 is the probability that rewards belong to the state arrived in, d what the pair adds to them, l and stay the
 probabilities of going on. The terms in parentheses are what is added for acting: posterior deviations of the
 one-step target, times `Curiosity`'s c (in the spirit of Sorg, Singh & Lewis 2010; Kolter & Ng 2009).
@@ -82,7 +82,7 @@ class Hopes(NamedTuple):
     """Hoped for beyond the mean of what pairs explain."""
     fresh_beyond: Float[Array, ""]
     most: Float[Array, ""]
-    """Bound on what is hoped to follow after a state never met."""
+    """Bound on what going on is hoped to be worth, from any state."""
 
 
 def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) -> Hopes:
@@ -91,7 +91,8 @@ def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) ->
     Args:
         model: from `posterior`.
         lift: deviations.
-        most: what follows after a state never met is hoped to be worth no more; see `most_known`.
+        most: going on is hoped to be worth no more than this, or than what a state never met may pay; see
+            `most_known`.
     """
     landing, reward, bounds, share = model.landing, model.reward, model.bounds, model.by_arrival
     landed = landing.mean + _hope(landing[:2], lift.arrival, bounds, share)
@@ -106,6 +107,9 @@ def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) ->
 
 def most_known(model: Model, discount: Float[Array, ""]) -> Float[Array, ""]:
     """The most that can be had of what was tried: its best pair, over and over.
+
+    No plan among these pairs is worth more than this M: of all of them ``r <= M (1 - gamma on)``, so where
+    what follows is worth at most M, acting is, too.
 
     Args:
         model: from `posterior`.
@@ -132,7 +136,7 @@ def sweep(
             mostly lead to each other, is solved for itself: by sweeps it would take 1 / (1 - gamma).
     """
     values = jnp.where(model.mask, plan.q, -jnp.inf).max(-1)
-    values = jnp.where(model.mask.any(-1), values, 0.0)
+    values = jnp.minimum(jnp.where(model.mask.any(-1), values, 0.0), hopes.most)
     lift, onward = hopes.lift, model.onward
     worth = hopes.landed + _on(onward[:2], discount * values, lift.arrival)
     later = discount * jnp.minimum(plan.fresh, hopes.most)
@@ -242,6 +246,10 @@ def _hope(
 ) -> Float[Array, "*K"]:
     """Optimism about a reward: ``lift`` deviations, of its log-odds where it has one of two values.
 
+    Where hopes are careful never more than the deviations. Log-odds suit an arm that wins or loses by
+    chance; to what is sure once seen, but most likely nothing, they promise nearly all: of one chance in ten
+    1.5 deviations make 0.94 and not 0.55, and its exact index of 15 visits is 0.63.
+
     Args:
         reward: mean and variance of the share that this explanation has of it.
         lift: deviations.
@@ -254,8 +262,10 @@ def _hope(
     chance = jnp.clip((mean - share * bounds.low) / width, 1e-3, 1.0 - 1e-3)
     slope = width * chance * (1.0 - chance)
     against = (1.0 - chance) / chance * jnp.exp(-lift * deviation / slope)
+    plain = lift * deviation
     within = width * (1.0 / (1.0 + against) - chance)
-    return lift * deviation + bounds.hold * (within - lift * deviation)
+    within = jnp.where(bounds.careful, jnp.minimum(within, plain), within)
+    return plain + bounds.hold * (within - plain)
 
 
 def _on(

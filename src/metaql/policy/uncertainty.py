@@ -124,7 +124,7 @@ def _possible(
     model: Model, spec: TaskSpec, discount: Float[Array, ""], endless: Bool[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Least and largest Q* there can be where rewards are sure to have two values; elsewhere anything."""
-    low, high, hold = model.bounds
+    low, high, hold, _ = model.bounds
     later = jnp.where(endless, 1.0 / (1.0 - discount), spec.horizon) - 1.0
     sure = hold >= COVERAGE
     least = jnp.where(sure, low + later * jnp.minimum(low, 0.0), -jnp.inf)
