@@ -25,7 +25,7 @@ import metaql
 from metaql.meta.calibrate import verdicts
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.lifetime import live
-from metaql.tasks.families import Bandit, Chain, FrozenLake, RandomMDP, Worlds
+from metaql.tasks.families import Bandit, Chain, FrozenLake, Navigation, RandomMDP, Worlds
 from metaql.tasks.families.base import Family
 
 FAMILIES: dict[str, tuple[Family, int, int]] = {
@@ -36,6 +36,7 @@ FAMILIES: dict[str, tuple[Family, int, int]] = {
     "chain": (Chain(), 20, 128),
     "worlds": (Worlds(), 20, 64),
     "frozen_lake": (FrozenLake(), 20, 128),
+    "navigation": (Navigation(), 20, 128),
 }
 """Family, episodes of a lifetime, lifetimes."""
 JUDGED, MOST_STEPS = 128, 960

@@ -283,8 +283,8 @@ MUTANTS = (
     Mutant(
         "FiniteQ: hopes know no bounds",
         "policy/outlook.py",
-        "return lift * deviation + bounds.hold * (within - lift * deviation)",
-        "return lift * deviation + 0.0 * within",
+        "return plain + bounds.hold * (within - plain)",
+        "return plain + 0.0 * within",
         (f"{_OUTLOOK}::test_hopes_stay_within_the_two_values_that_were_told",),
     ),
     Mutant(
@@ -782,6 +782,51 @@ MUTANTS = (
             f"{_ENDS}::test_what_follows_a_state_never_met_is_worth_no_more_than_the_best_known",
             f"{_ENDS}::test_a_goal_is_gone_back_to_however_many_numbers_were_never_met",
         ),
+    ),
+    Mutant(
+        "hopes: going on from what was met has no bound",
+        "policy/outlook.py",
+        "jnp.minimum(jnp.where(model.mask.any(-1), values, 0.0), hopes.most)",
+        "jnp.where(model.mask.any(-1), values, 0.0)",
+        (f"{_ENDS}::test_going_on_is_worth_no_more_than_the_best_known_from_any_state",),
+    ),
+    Mutant(
+        "hopes: the bound of plans to the step is that of a nearer end",
+        "policy/finiteq.py",
+        "farthest = jnp.maximum(ahead, 2.0 * left)",
+        "farthest = jnp.minimum(ahead, 0.5 * left)",
+        (f"{_ENDS}::test_the_bound_takes_nothing_from_what_is_known",),
+    ),
+    Mutant(
+        "hopes: of two values as bold where episodes end",
+        "policy/outlook.py",
+        "jnp.where(bounds.careful, jnp.minimum(within, plain), within)",
+        "within",
+        (f"{_OUTLOOK}::test_hope_is_so_many_deviations_of_log_odds",),
+    ),
+    Mutant(
+        "hopes: of two values as careful where nothing ended",
+        "policy/model.py",
+        "return Bounds(low, high, hold, seen.ended & ~seen.alone)",
+        "return Bounds(low, high, hold, ~seen.alone)",
+        (f"{_ENDS}::test_hopes_of_two_values_are_careful_once_something_ended_but_of_no_bandit",),
+    ),
+    Mutant(
+        "training: the usual agent takes no notice of shared states",
+        "meta/config.py",
+        'return "belief" if family.shares_states and task.transition.shape[0] > 1 else "finite"',
+        'return "finite"',
+        (
+            "meta/test_finite_session.py"
+            "::test_it_is_the_usual_agent_where_states_have_no_numbers_in_common",
+        ),
+    ),
+    Mutant(
+        "training: a run does not keep its agent",
+        "cli/training.py",
+        'agent = agent_with(content.get("train_in_full", {}))',
+        "pass",
+        ("cli/test_main.py::test_a_run_keeps_the_agent_it_began_with",),
     ),
     Mutant(
         "hopes: what a pair pays is known to be had forever, though it ends the episode",

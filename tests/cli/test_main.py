@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from metaql.cli import training
 from metaql.cli.main import main
+from metaql.config import to_dict
+from metaql.meta.config import CONFIGS
 
 FAKE = Path(__file__).with_name("fake_metaql.py")
 
@@ -324,6 +327,22 @@ def test_resume_takes_the_plan_from_the_run(capfd):
     assert json.loads(out) == {
         "run": str(folder), "family": "frozen_lake", "options": {"size": 3}, "seed": 5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "agent"), [("frozen_lake", "belief"), ("bandit", "finite")])
+def test_a_run_keeps_the_agent_it_began_with(capfd, family, agent):
+    """Whatever becomes the usual one for its family later."""
+    code, out, _ = run(capfd, "train", "--json", family)
+    assert code == 0
+    folder = Path(json.loads(out)["run"])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["agent"] == training.read(folder).agent == agent
+    (folder / "config.json").write_text(json.dumps({**config, "agent": "auto"}))
+    assert training.read(folder).agent == agent
+    other = to_dict(CONFIGS["recurrent"]())
+    older = {**config, "agent": "auto", "train_in_full": other}
+    (folder / "config.json").write_text(json.dumps(older))
+    assert training.read(folder).agent == "recurrent"
 
 
 def child(*words, **options):

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 import metaql
+from metaql.config import to_dict
 from metaql.embedding.arms import condition
 from metaql.errors import CheckpointError, ConfigError, UsageError
 from metaql.meta.agent import load_shipped
 from metaql.meta.calibrate import verdicts
-from metaql.meta.config import config_class, settings_for
+from metaql.meta.config import CONFIGS, agent_with, config_class, settings_for
 from metaql.meta.finite_session import lifetime_in, most_successors, sizes
 from metaql.meta.lifetime import live
 from metaql.tasks.families import Bandit, CartPole, Chain, FrozenLake, Mixture, RandomMDP
+from metaql.tasks.families.custom import ArrayFamily
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import Transition
 
@@ -90,7 +92,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
     assert kept.card == resumed.card
     assert resumed.card["env_steps"] == whole.card["env_steps"] == 4 * 32 * 16
     with pytest.raises(CheckpointError, match="trained by a FiniteConfig, asked for a Meta"):
-        metaql.meta_train(family, resume=True, seed=3, run=tmp_path)
+        metaql.meta_train(family, agent="belief", resume=True, seed=3, run=tmp_path)
 
 
 def test_without_training_it_is_the_shipped_agent(tmp_path):
@@ -136,12 +138,27 @@ def test_what_does_not_fit_is_refused(family, settings, words):
         settings_for(family, "finite", settings, "meta_train")
 
 
-def test_of_bandits_it_is_the_usual_agent():
-    assert config_class(Bandit.toy(), "auto") is metaql.FiniteConfig
-    assert config_class(Chain.toy(), "auto") is metaql.MetaTrainConfig
+def test_it_is_the_usual_agent_where_states_have_no_numbers_in_common():
+    assert config_class(Chain.toy(), "auto") is metaql.FiniteConfig
+    assert config_class(FrozenLake.toy(), "auto") is metaql.MetaTrainConfig
     assert config_class(Mixture([Bandit.toy(), Bandit(3)]), "auto") is metaql.MetaTrainConfig
     assert config_class(CartPole.toy(), "auto") is metaql.RecurrentConfig
-    assert config_class(Bandit.toy(), "belief") is metaql.MetaTrainConfig
+    assert config_class(Chain.toy(), "belief") is metaql.MetaTrainConfig
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_bandits_it_is_the_usual_agent(shared):
+    """One state is the same one in every task, and that tells nothing."""
+    bandit = Bandit.toy()
+    family = ArrayFamily(lambda key: bandit.sample(key, "train"), shares_states=shared)
+    assert config_class(family, "auto") is metaql.FiniteConfig
+
+
+@pytest.mark.parametrize("name", ["belief", "finite", "recurrent"])
+def test_settings_tell_the_agent_they_are_of(name):
+    settings = to_dict(CONFIGS[name]())
+    assert agent_with(settings) == name
+    assert agent_with({**settings, "other": 1}) == agent_with({}) == "auto"
 
 
 def test_the_remedy_names_an_agent_that_can_learn_the_family():
@@ -150,9 +167,9 @@ def test_the_remedy_names_an_agent_that_can_learn_the_family():
         settings_for(several, "recurrent", {"agents": 8}, "meta_train")
     assert "--agent belief" in caught.value.remedy
     assert "--agent finite" not in caught.value.remedy
-    with pytest.raises(ConfigError, match="must be a MetaTrainConfig") as caught:
-        metaql.meta_train(Chain.toy(), config=metaql.FiniteConfig())
-    assert caught.value.remedy == "Ask for agent='finite'."
+    with pytest.raises(ConfigError, match="must be a FiniteConfig") as caught:
+        metaql.meta_train(Chain.toy(), config=metaql.MetaTrainConfig())
+    assert caught.value.remedy == "Ask for agent='belief'."
 
 
 JUDGED = {**SHORT, "interval_tasks": 8}

@@ -29,8 +29,8 @@ def train(
     agent: Annotated[
         str,
         Parameter(
-            help="belief or finite: for finite families; recurrent: for any; auto: belief where it can be, "
-            "finite for bandits."
+            help="belief or finite: for finite families; recurrent: for any; auto: belief where tasks share "
+            "their states (and for mixtures), finite for other finite families, else recurrent."
         ),
     ] = "auto",
     env_steps: Annotated[

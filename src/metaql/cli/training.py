@@ -70,6 +70,7 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     Family and settings are checked first, so that a mistake leaves no folder behind.
     """
     from metaql.config import to_dict
+    from metaql.meta.config import agent_with
     from metaql.runs import create_run, write_config
 
     settings = to_dict(train_config(plan, plan.make_family()))
@@ -77,7 +78,7 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     content = {
         "command": command_line(),
         "family": {"name": plan.family, "options": plan.options},
-        "agent": plan.agent,
+        "agent": agent_with(settings),
         "train": plan.train,
         "train_in_full": settings,
         "seed": plan.seed,
@@ -93,17 +94,20 @@ def read(run: Path) -> Plan:
     Raises:
         UsageError: no run is there, or its ``config.json`` is not one.
     """
+    from metaql.meta.config import agent_with
     from metaql.runs import open_run
 
     content = open_run(run).config
     try:
-        family = content["family"]
+        family, agent = content["family"], str(content.get("agent", "auto"))
+        if agent == "auto":  # of an older version: what it stood for then
+            agent = agent_with(content.get("train_in_full", {}))
         return Plan(
             family=family["name"],
             options=dict(family["options"]),
             train=dict(content["train"]),
             seed=int(content["seed"]),
-            agent=str(content.get("agent", "auto")),
+            agent=agent,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -141,13 +141,19 @@ def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
 
 
 def _usual(family: AnyFamily) -> str:
-    """The agent for whoever names none."""
+    """The agent for whoever names none: BeliefQ where it is worth something to know states by number."""
     if not isinstance(family, Family):
         return "recurrent"
     if not can_learn("finite", family):
         return "belief"
     task = jax.eval_shape(lambda key: family.sample(key, "train"), jax.random.key(0))
-    return "finite" if task.transition.shape[0] == 1 else "belief"
+    return "belief" if family.shares_states and task.transition.shape[0] > 1 else "finite"
+
+
+def agent_with(settings: Mapping[str, Any]) -> str:
+    """The agent that has these settings, all of them; ``"auto"``: none has."""
+    known = {name: {field.name for field in fields(kind)} for name, kind in CONFIGS.items()}
+    return next((name for name in CONFIGS if settings.keys() == known[name]), "auto")
 
 
 def can_learn(agent: str, family: AnyFamily) -> bool:

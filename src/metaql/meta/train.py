@@ -112,8 +112,8 @@ def meta_train(
             `SimulatorFamily` is stepped on the host, of a `LoggedFamily` there are logs alone.
         agent: ``"belief"``: BeliefQ, for finite families; ``"finite"``: FiniteQ with a prior of that family,
             in a minute; ``"recurrent"``: RecurrentQ, for any whose tasks share observations and actions;
-            ``"auto"``: of these the first that can learn the family, but of bandits FiniteQ, which learns
-            them better.
+            ``"auto"``: BeliefQ where tasks share their states and for mixtures; FiniteQ for other finite
+            families and bandits, which it learns better; RecurrentQ for what is not finite.
         config: how long and how; ``settings`` override single fields, as in ``env_steps=200_000``. None:
             what suits the family (`metaql.tasks.families.base.TaskFamily.suits`), else the usual settings.
         seed: of everything; the same seed gives the same weights.
