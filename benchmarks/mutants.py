@@ -791,10 +791,10 @@ MUTANTS = (
         (f"{_ENDS}::test_going_on_is_worth_no_more_than_the_best_known_from_any_state",),
     ),
     Mutant(
-        "hopes: the bound of plans to the step is that of a nearer end",
+        "hopes: plans to the step are bounded as if they were discounted",
         "policy/finiteq.py",
-        "farthest = jnp.maximum(ahead, 2.0 * left)",
-        "farthest = jnp.minimum(ahead, 0.5 * left)",
+        "bound = jnp.where(now[1], hoped.most, to_the_step)",
+        "bound = hoped.most",
         (f"{_ENDS}::test_the_bound_takes_nothing_from_what_is_known",),
     ),
     Mutant(
@@ -814,8 +814,8 @@ MUTANTS = (
     Mutant(
         "training: the usual agent takes no notice of shared states",
         "meta/config.py",
-        'return "belief" if family.shares_states and task.transition.shape[0] > 1 else "finite"',
-        'return "finite"',
+        "if not family.shares_states:",
+        "if True:",
         (
             "meta/test_finite_session.py"
             "::test_it_is_the_usual_agent_where_states_have_no_numbers_in_common",
@@ -824,7 +824,7 @@ MUTANTS = (
     Mutant(
         "training: a run does not keep its agent",
         "cli/training.py",
-        'agent = agent_with(content.get("train_in_full", {}))',
+        'agent = agent_with(dict(content.get("train_in_full") or {}))',
         "pass",
         ("cli/test_main.py::test_a_run_keeps_the_agent_it_began_with",),
     ),

@@ -51,6 +51,7 @@ def meta_train(
         raise RuntimeError("the fan fell off")
     (run / "checkpoint" / "step-000000").mkdir(parents=True, exist_ok=True)
     (run / AGENT_FOLDER).mkdir(exist_ok=True)
+    (run / AGENT_FOLDER / "kind.txt").write_text(agent)
     steps = 600 if config.env_steps == 600 else 2
     for step in range(steps + 1):
         on_progress("meta-training", step / steps, {"loss": 0.5, "env_steps": step})

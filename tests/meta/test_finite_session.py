@@ -158,7 +158,11 @@ def test_of_bandits_it_is_the_usual_agent(shared):
 def test_settings_tell_the_agent_they_are_of(name):
     settings = to_dict(CONFIGS[name]())
     assert agent_with(settings) == name
-    assert agent_with({**settings, "other": 1}) == agent_with({}) == "auto"
+    for key in settings:
+        older = {other: value for other, value in settings.items() if other != key}
+        assert agent_with(older) == name
+        assert agent_with({**older, "of_another_version": 1}) == name
+    assert agent_with({"of_another_version": 1}) == "auto"
 
 
 def test_the_remedy_names_an_agent_that_can_learn_the_family():

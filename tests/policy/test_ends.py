@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import metaql
+from metaql.embedding.embed import Clock
 from metaql.meta.lifetime import live
 from metaql.policy.curiosity import index_deviations
 from metaql.policy.finiteq import FiniteQ, untrained
@@ -112,19 +113,33 @@ def test_going_on_is_worth_no_more_than_the_best_known_from_any_state():
     assert float(after(40.0, 50.0)[0, 0]) < float(after(50.0, 50.0)[0, 0])
 
 
+@pytest.mark.parametrize("episodes", [1, 1_000])
 @pytest.mark.parametrize(("horizon", "left"), [(10, 10), (10, 3), (60, 60), (60, 12)])
-def test_the_bound_takes_nothing_from_what_is_known(horizon, left):
-    """Neither from plans to the very end, nor from those far from it."""
-    goes_on = tuple((state, 0, 0.5, state, GOES_ON) for state in range(3))
-    falls = tuple((state, 1, 1.0, 3, ENDS) for state in range(3))
-    memory = remember(*goes_on, *falls, again=60, horizon=horizon, episodes=1_000)
-    memory = memory._replace(clock=memory.clock._replace(step=jnp.asarray(float(horizon - left))))
+def test_the_bound_takes_nothing_from_what_is_known(horizon, left, episodes):
+    """State 1 pays a little with every step or 1 at once; from state 0 one goes there or to a mere 1.
+
+    A bound of 1, for plans that do not discount, made the way to the mere 1, which pays at once, the best.
+    """
+    steps = ((0, 0, 0.0, 1, GOES_ON), (0, 1, 0.05, 2, GOES_ON), (1, 0, 0.05, 1, GOES_ON))
+    steps += ((1, 1, 1.0, 3, ENDS), (2, 0, 1.0, 3, ENDS), (2, 1, 1.0, 3, ENDS))
+    memory = remember(*steps, again=60, horizon=horizon, episodes=episodes)
+    clock = Clock(step=jnp.asarray(float(horizon - left)), episode=jnp.zeros(()))
+    memory = memory._replace(clock=clock)
     for _ in range(40):
         memory = REPLAN(LEARNER, memory)
-    closing = left <= 16 < horizon
-    q = np.asarray((memory.closing if closing else memory.plan).q)[:3, 0]
-    known = 0.5 * (left - 1) + 1.0 if left <= 16 else 0.5 * horizon
-    assert (q > 0.97 * known).all()
+    plan = memory.closing if left <= 16 < horizon else memory.plan
+    if left <= 16:
+        assert float(plan.q[0, 0]) > 0.95 + 0.05 * (left - 2)
+        assert int(plan.q[0].argmax()) == 0 or left == 3
+    stays = 0.05 * (left - 1) if left <= 16 else 0.05 * horizon
+    assert float(plan.q[1].max()) > 0.97 * max(stays, 1.0)
+
+
+def test_where_everything_costs_an_end_is_no_cheaper_than_it_is():
+    """Nothing is worth less than the price of the one step to the end."""
+    costs = ((0, 0, -0.5, 0, GOES_ON), (0, 1, -0.5, 1, ENDS))
+    memory = REPLAN(LEARNER, remember(*costs, again=60, horizon=10, states=2))
+    np.testing.assert_allclose(memory.plan.q[0], [-1.0, -0.5], atol=0.05)
 
 
 def test_before_anything_was_paid_hopes_have_no_bound():

@@ -39,7 +39,7 @@ def two_states():
         met=jnp.ones(2, bool),
         unmet_share=none,
         mask=jnp.ones((2, 1), bool),
-        bounds=Bounds(none, none, none),
+        bounds=Bounds(low=none, high=none, hold=none, careful=jnp.asarray(False)),
         by_arrival=none,
         leads=None,
         strength=jnp.zeros((2, 1)),

@@ -70,17 +70,17 @@ def create(plan: Plan, runs_dir: Path) -> Path:
     Family and settings are checked first, so that a mistake leaves no folder behind.
     """
     from metaql.config import to_dict
-    from metaql.meta.config import agent_with
+    from metaql.meta.config import name_of
     from metaql.runs import create_run, write_config
 
-    settings = to_dict(train_config(plan, plan.make_family()))
+    config = train_config(plan, plan.make_family())
     run = create_run(runs_dir, plan.family, plan.seed)
     content = {
         "command": command_line(),
         "family": {"name": plan.family, "options": plan.options},
-        "agent": agent_with(settings),
+        "agent": name_of(type(config)),
         "train": plan.train,
-        "train_in_full": settings,
+        "train_in_full": to_dict(config),
         "seed": plan.seed,
         "versions": versions(),
     }
@@ -101,7 +101,7 @@ def read(run: Path) -> Plan:
     try:
         family, agent = content["family"], str(content.get("agent", "auto"))
         if agent == "auto":  # of an older version: what it stood for then
-            agent = agent_with(content.get("train_in_full", {}))
+            agent = agent_with(dict(content.get("train_in_full") or {}))
         return Plan(
             family=family["name"],
             options=dict(family["options"]),

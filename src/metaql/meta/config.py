@@ -146,14 +146,29 @@ def _usual(family: AnyFamily) -> str:
         return "recurrent"
     if not can_learn("finite", family):
         return "belief"
+    if not family.shares_states:
+        return "finite"
     task = jax.eval_shape(lambda key: family.sample(key, "train"), jax.random.key(0))
-    return "belief" if family.shares_states and task.transition.shape[0] > 1 else "finite"
+    return "belief" if task.transition.shape[0] > 1 else "finite"
 
 
 def agent_with(settings: Mapping[str, Any]) -> str:
-    """The agent that has these settings, all of them; ``"auto"``: none has."""
-    known = {name: {field.name for field in fields(kind)} for name, kind in CONFIGS.items()}
-    return next((name for name in CONFIGS if settings.keys() == known[name]), "auto")
+    """The agent whose settings are the most like these, as another version may have written them.
+
+    ``"auto"``: they are no agent's.
+    """
+    if not any(_known(kind) & settings.keys() for kind in CONFIGS.values()):
+        return "auto"
+    return min(CONFIGS, key=lambda name: len(_known(CONFIGS[name]) ^ settings.keys()))
+
+
+def name_of(kind: type[AnyConfig]) -> str:
+    """The agent that has such settings."""
+    return next(name for name, own in CONFIGS.items() if own is kind)
+
+
+def _known(kind: type[AnyConfig]) -> set[str]:
+    return {field.name for field in fields(kind)}
 
 
 def can_learn(agent: str, family: AnyFamily) -> bool:
@@ -180,13 +195,12 @@ def settings_for(family: AnyFamily, agent: str, given: Mapping[str, Any], source
 
 
 def _check_owner(
-    family: AnyFamily, wanted: type[Any], given: Mapping[str, Any], source: str
+    family: AnyFamily, wanted: type[AnyConfig], given: Mapping[str, Any], source: str
 ) -> None:
     """Raise `ConfigError` for a setting that another kind of agent has."""
-    known = {name: {field.name for field in fields(kind)} for name, kind in CONFIGS.items()}
-    own = next(name for name, kind in CONFIGS.items() if kind is wanted)
+    own = name_of(wanted)
     for key in given:
-        having = [name for name in CONFIGS if key in known[name]]
+        having = [name for name, kind in CONFIGS.items() if key in _known(kind)]
         if not having or own in having:
             continue
         fitting = [name for name in having if can_learn(name, family)]

@@ -291,8 +291,9 @@ class FiniteAdapted(FiniteAdaptation):
                 "What actions are worth in every state: beliefs().",
             )
         model = self.learner.model(self.memory)
-        low, high, hold = (float(bound) for bound in model.bounds[:3])
-        least, most = (low, high) if hold >= COVERAGE else (-np.inf, np.inf)
+        sure = float(model.bounds.hold) >= COVERAGE
+        ends = float(model.bounds.low), float(model.bounds.high)
+        least, most = ends if sure else (-np.inf, np.inf)
         mean, variance = (np.asarray(part)[0] for part in model.reward[:2])
         reach = Z * np.sqrt(variance)
         return ArmRewards(

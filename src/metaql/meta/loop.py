@@ -135,7 +135,7 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             return checkpoint.CheckpointError(
                 "A run is resumed with the agent it was started with.",
                 f"{self.run} was trained by a {extra['settings']}, asked for a {own}.",
-                "Ask for that agent, or give another `run` folder.",
+                "Ask for that agent (`agent`), or give another `run` folder.",
             )
         held = extra.get("config", {})
         other = [

@@ -19,6 +19,7 @@ from metaql.meta.config import (
     AnyFamily,
     MetaTrainConfig,
     config_class,
+    name_of,
     settings_for,
 )
 from metaql.meta.finite_agent import FiniteAgent
@@ -101,11 +102,11 @@ def meta_train(
 ) -> AnyAgent:
     """Learn how to Q-learn across the training tasks of ``family``.
 
-    Stages: plain Q-learning agents live in training tasks; where tasks share their states, what they
-    experienced becomes a family prior; then BeliefQ lives whole lifetimes in fresh tasks and is
-    trained on them (`metaql.meta.objective`). FiniteQ needs no more than what Q-learning agents met: a
-    prior over how tasks are made (`metaql.meta.finite_session`). RecurrentQ is trained on whole lifetimes
-    from the start (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
+    For finite families plain Q-learning agents live in training tasks. What they experienced becomes
+    FiniteQ's prior over how tasks are made (`metaql.meta.finite_session`), or BeliefQ's family prior by
+    state, where tasks share their states; then BeliefQ lives whole lifetimes in fresh tasks and is trained
+    on them (`metaql.meta.objective`). RecurrentQ is trained on whole lifetimes from the start
+    (`metaql.meta.recurrent_step`). Validation and test tasks are never touched.
 
     Args:
         family: where tasks come from; a `Mixture` trains one set of weights on all its parts, a
@@ -136,11 +137,11 @@ def meta_train(
     """
     wanted = config_class(family, agent)
     if config is not None and not isinstance(config, wanted):
-        asked = [name for name, kind in CONFIGS.items() if isinstance(config, kind)]
+        known = type(config) in CONFIGS.values()
         raise ConfigError(
             f"`config` must be a {wanted.__name__} here.",
             f"Got a {type(config).__name__}.",
-            f"Ask for agent={asked[0]!r}." if asked else "",
+            f"Ask for agent={name_of(type(config))!r}." if known else "",
         )
     values = {**(to_dict(config) if config else {}), **settings}
     config, folder = settings_for(family, agent, values, "meta_train"), Path(run) if run else None

@@ -30,6 +30,7 @@ from metaql.policy.outlook import (
     flat,
     hopes,
     most_known,
+    most_undiscounted,
     no_plan,
     reach,
     settle,
@@ -143,12 +144,11 @@ class FiniteQ(eqx.Module):
         within = 1.0 - 1.0 / ahead
         # As long as nothing was paid, to go on is all there is to hope for.
         told = seen.ended & (seen.peak > 0)
-        left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
-        # Twice the last steps at least: a bound for plans made to the step, too.
-        farthest = jnp.maximum(ahead, 2.0 * left)
-        most = jnp.where(told, most_known(model, 1.0 - 1.0 / farthest), jnp.inf)
+        most = jnp.where(told, most_known(model, within), jnp.inf)
         hoped = hopes(model, self.lift(memory, model, ahead), most)
         discount = jnp.where(endless, within, 1.0)
+        left = jnp.clip(memory.spec.horizon - memory.clock.step, 1, SHORT).astype(jnp.int32)
+        to_the_step = most_undiscounted(hoped.most, left, ahead)
         start = jax.tree.map(lambda x: jnp.where(endless, x, 0.0), memory.plan)
         usual = jnp.where(endless, self.sweeps, left)
         times = usual + jnp.where(is_closing(memory), left, 0)
@@ -158,7 +158,8 @@ class FiniteQ(eqx.Module):
             late = number >= usual
             before = _either(late, plans[1], plans[0])
             now = jnp.where(late, 1.0, discount), endless & ~late
-            after = sweep(model, hoped, before, *now)
+            bound = jnp.where(now[1], hoped.most, to_the_step)
+            after = sweep(model, hoped._replace(most=bound), before, *now)
             return _either(late, plans[0], after), _either(late, after, plans[1])
 
         plans = (start, jax.tree.map(jnp.zeros_like, start))

@@ -25,7 +25,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from metaql.embedding import successors as after
 from metaql.embedding.strides import Leads
@@ -108,8 +108,8 @@ def hopes(model: Model, lift: Lift, most: Float[Array, ""] | float = jnp.inf) ->
 def most_known(model: Model, discount: Float[Array, ""]) -> Float[Array, ""]:
     """The most that can be had of what was tried: its best pair, over and over.
 
-    No plan among these pairs is worth more than this M: of all of them ``r <= M (1 - gamma on)``, so where
-    what follows is worth at most M, acting is, too.
+    At this discount no endless plan among these pairs is worth more than this M: of all of them
+    ``r <= M (1 - gamma on)``, so where what follows is worth at most M, acting is, too.
 
     Args:
         model: from `posterior`.
@@ -120,6 +120,17 @@ def most_known(model: Model, discount: Float[Array, ""]) -> Float[Array, ""]:
     (paid, goes_on), _, _ = foresee(model, rows, fresh)
     gain = (model.reward.mean + paid) / (1.0 - discount * model.stay.mean * goes_on)
     return jnp.where(model.mask & (model.visits > 0), gain, -jnp.inf).max()
+
+
+def most_undiscounted(
+    most: Float[Array, ""], steps: Int[Array, ""], ahead: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The bound for a plan of so many steps without discount that goes with M, the one at 1 - 1 / ahead.
+
+    By induction over n steps ``V_n <= M (1 + (n - 1) / ahead)``; a plan that stops need not go on paying a
+    price, so M counts as 0 at least.
+    """
+    return jnp.maximum(most, 0.0) * (1.0 + (steps - 1.0) / ahead)
 
 
 def sweep(

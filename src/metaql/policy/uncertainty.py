@@ -124,9 +124,9 @@ def _possible(
     model: Model, spec: TaskSpec, discount: Float[Array, ""], endless: Bool[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Least and largest Q* there can be where rewards are sure to have two values; elsewhere anything."""
-    low, high, hold, _ = model.bounds
+    low, high = model.bounds.low, model.bounds.high
     later = jnp.where(endless, 1.0 / (1.0 - discount), spec.horizon) - 1.0
-    sure = hold >= COVERAGE
+    sure = model.bounds.hold >= COVERAGE
     least = jnp.where(sure, low + later * jnp.minimum(low, 0.0), -jnp.inf)
     return least, jnp.where(sure, high + later * jnp.maximum(high, 0.0), jnp.inf)
 
