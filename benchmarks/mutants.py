@@ -807,7 +807,7 @@ MUTANTS = (
     Mutant(
         "hopes: of two values as careful where nothing ended",
         "policy/model.py",
-        "return Bounds(low, high, hold, seen.ended & ~seen.alone)",
+        "return Bounds(low, high, hold, seen.has_goals)",
         "return Bounds(low, high, hold, ~seen.alone)",
         (f"{_ENDS}::test_hopes_of_two_values_are_careful_once_something_ended_but_of_no_bandit",),
     ),
@@ -859,15 +859,15 @@ MUTANTS = (
     Mutant(
         "a state is worth as many visits as there are episodes, however few the steps",
         "policy/finiteq.py",
-        "pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)",
-        "pulls = jnp.where(goals, once, steps_left)",
+        "pulls = jnp.where(seen.has_goals, jnp.minimum(once, steps_left), steps_left)",
+        "pulls = jnp.where(seen.has_goals, once, steps_left)",
         (f"{_ENDS}::test_a_state_is_worth_no_more_visits_than_there_are_episodes",),
     ),
     Mutant(
         "a goal may be had at every step of an episode",
         "policy/finiteq.py",
-        "pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)",
-        "pulls = jnp.where(goals, steps_left, steps_left)",
+        "pulls = jnp.where(seen.has_goals, jnp.minimum(once, steps_left), steps_left)",
+        "pulls = jnp.where(seen.has_goals, steps_left, steps_left)",
         (f"{_ENDS}::test_a_state_is_worth_no_more_visits_than_there_are_episodes",),
     ),
     Mutant(

@@ -125,6 +125,11 @@ class Evidence(NamedTuple):
         """Whether an episode ended by itself, not by the clock."""
         return self.arrival.ends.sum() > 0
 
+    @property
+    def has_goals(self) -> Bool[Array, ""]:
+        """Whether there are several states and ends among them: goals, or dangers."""
+        return self.ended & ~self.alone
+
 
 class Rates(NamedTuple):
     """Posterior of a probability at every index, and at one never visited."""

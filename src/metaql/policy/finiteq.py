@@ -204,8 +204,7 @@ class FiniteQ(eqx.Module):
         arms = Arms(jnp.where(seen.alone, known, seen.ended), model.bounds.hold)
         # What ends an episode pays once in it, and the way there is gone once.
         once = seen.met.sum() * jnp.maximum(memory.spec.episodes - memory.clock.episode, 1.0)
-        goals = seen.ended & ~seen.alone
-        pulls = jnp.where(goals, jnp.minimum(once, steps_left), steps_left)
+        pulls = jnp.where(seen.has_goals, jnp.minimum(once, steps_left), steps_left)
         arguments = (pulls, seen.met.sum(), facts, arms)
         over = seen.steps / (seen.steps + steps_left)
         calm = jnp.minimum(_TRAINED / ahead, 1.0) ** over

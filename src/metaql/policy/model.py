@@ -158,7 +158,7 @@ def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
     """The values that rewards are known to have, and how sure that is."""
     hold = jnp.where(seen.binary & seen.told_two, prior.stays_two, 0.0)
     low, high = (jnp.where(hold > 0, value, 0.0) for value in (seen.lowest, seen.highest))
-    return Bounds(low, high, hold, seen.ended & ~seen.alone)
+    return Bounds(low, high, hold, seen.has_goals)
 
 
 def _share(means: Means, probability: Float[Array, ""]) -> Moments:
