@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from metaql.errors import DatasetError, UsageError
 from metaql.meta.offline import read_dataset
+from metaql.tasks.finite import NO_HORIZON
 
 
 def corridor(steps=60):
@@ -86,10 +87,56 @@ def test_minari_is_read_by_its_episodes():
     assert (log.num_states, log.num_actions, log.first_state, log.horizon) == (4, 2, 3, 2)
 
 
+def test_a_space_that_numbers_nothing_says_no_sizes():
+    """MultiDiscrete has a first value for each entry."""
+    episode = SimpleNamespace(
+        observations=np.zeros((3, 2), int), actions=np.zeros(2, int), rewards=np.zeros(2),
+        terminations=np.array([False, True]), truncations=np.zeros(2, bool),
+    )  # fmt: skip
+    dataset = SimpleNamespace(
+        iterate_episodes=lambda: iter([episode]),
+        observation_space=spaces.MultiDiscrete([3, 3]),
+        action_space=spaces.Discrete(2),
+    )
+    with pytest.raises(DatasetError, match="`observations` must be integers"):
+        read_dataset(dataset)
+
+
+def episodes(*rows):
+    """A log of episodes: how many steps, and what becomes of it in the last one, if anything."""
+    flags = {"terminated": [], "truncated": []}
+    for length, end in rows:
+        for name, column in flags.items():
+            column.extend([False] * (length - 1) + [name == end])
+    count = len(flags["terminated"])
+    zero = np.zeros(count, int)
+    return {
+        "observations": zero, "actions": zero, "rewards": zero, "next_observations": zero,
+        "terminations": np.array(flags["terminated"]), "truncations": np.array(flags["truncated"]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "horizon"),
+    [
+        ([(50, "terminated"), (50, "terminated"), (3, "truncated")], NO_HORIZON),  # stopped by hand
+        ([(7, "terminated"), (50, "truncated"), (3, "truncated")], 50),
+        ([(50, "terminated"), (50, "truncated")], 50),
+        ([(50, "truncated"), (60, "")], NO_HORIZON),  # the log breaks off in a longer one
+        ([(50, "truncated"), (20, "")], 50),
+        ([(50, "terminated")], NO_HORIZON),
+        ([(50, "")], NO_HORIZON),
+    ],
+)
+def test_the_horizon_is_that_of_the_longest_episode_if_it_was_truncated(rows, horizon):
+    assert read_dataset(episodes(*rows)).horizon == horizon
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"rewards": np.full(60, np.nan)}, "finite"),
+        ({"rewards": 1.0}, "one entry per step"),
         ({"rewards": np.zeros(59)}, "one entry per step"),
         ({"actions": np.full(60, 2)}, "`actions` must be integers from 0 to 1"),
         ({"observations": np.linspace(0, 59, 60) // 30 + np.eye(60)[7] / 2}, "Step 7 has 0.5"),

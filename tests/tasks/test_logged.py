@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from metaql.errors import DatasetError, UnsupportedSpaceError
+from metaql.errors import DatasetError, UnsupportedSpaceError, UsageError
 from metaql.tasks.logged import LoggedFamily
 
 
@@ -125,5 +125,29 @@ def test_without_logs_or_ends_there_is_nothing_to_learn():
         LoggedFamily([log()], "CartPole-v1")
     endless = Plain(spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
     whole = log(truncations=np.zeros(5, bool), terminations=np.array([0, 0, 1, 0, 1], bool))
-    with pytest.raises(UnsupportedSpaceError, match="horizon"):
-        LoggedFamily({0: whole}, endless)
+    broken = log(terminations=np.array([0, 0, 1, 0, 0], bool), truncations=np.zeros(5, bool))
+    longer = log((2, 4))
+    for logs in ({0: whole}, {0: broken}, {0: log(), 1: longer}):
+        with pytest.raises(UnsupportedSpaceError, match="horizon"):
+            LoggedFamily(logs, endless)
+    with pytest.raises(DatasetError, match=r"Got NoneType\."):
+        LoggedFamily(None, endless)
+    for horizon in (0, -5, 2.5):
+        with pytest.raises(UsageError, match="`horizon` must be"):
+            LoggedFamily({0: whole}, endless, horizon=horizon)
+
+
+@pytest.mark.parametrize("parts", [tuple, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_minari_has_an_array_for_each_part_of_an_observation(parts):
+    seen = np.arange(3), np.arange(6, dtype=np.float32).reshape(3, 2) / 10
+    episode = SimpleNamespace(
+        observations=parts(seen), actions=np.array([1, 0]), rewards=np.ones(2),
+        terminations=np.array([False, True]), truncations=np.zeros(2, bool),
+    )  # fmt: skip
+    dataset = SimpleNamespace(iterate_episodes=lambda: iter([episode]))
+    held = spaces.Discrete(3), spaces.Box(-1.0, 1.0, (2,))
+    space = (spaces.Tuple if parts is tuple else spaces.Dict)(parts(held))
+    family = LoggedFamily({0: dataset}, Plain(space, spaces.Discrete(2)), horizon=9)
+    np.testing.assert_allclose(
+        family.logs.transition.state, [[1, 0, 0, 0.0, 0.1], [0, 1, 0, 0.2, 0.3]], atol=1e-6
+    )

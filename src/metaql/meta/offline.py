@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from metaql.errors import DatasetError
@@ -17,7 +18,7 @@ from metaql.meta.finite_memory import FIRST_SLOTS, blank, is_small
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.logs import columns_of, longest_cut
+from metaql.tasks.logs import columns_of, time_limit
 from metaql.types import Transition
 
 _PLANS = 40
@@ -54,8 +55,8 @@ def read_dataset(
             as its spaces say.
         num_states: S; default: what the dataset's space says, else one more than the largest seen.
         num_actions: likewise.
-        horizon: steps after which episodes are truncated; default: the longest episode that was, or
-            no limit where none was.
+        horizon: steps after which episodes are truncated; default: as long as the longest one
+            if that was, or no limit.
 
     Raises:
         UsageError: a size is not an integer, at least 1.
@@ -83,16 +84,16 @@ def read_dataset(
         truncated=columns["truncations"],
         num_states=num_states or int(max(states.max(), onto.max())) + 1,
         num_actions=num_actions or int(actions.max()) + 1,
-        horizon=horizon or longest_cut(columns) or NO_HORIZON,
+        horizon=horizon or time_limit([columns]) or NO_HORIZON,
         first_state=first_state,
         first_action=first_action,
     )
 
 
 def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
+    """Of numbers: how many, and the first; of any other space nothing is known here."""
     space = getattr(dataset, name, None)
-    found = getattr(space, "n", None)
-    return (size if found is None else int(found)), int(getattr(space, "start", 0))
+    return (int(space.n), int(space.start)) if isinstance(space, spaces.Discrete) else (size, 0)
 
 
 def _numbers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from metaql.errors import DatasetError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.logs import FIELDS, columns_of, longest_cut
-from metaql.tasks.simulators import LEVELS
+from metaql.tasks.logs import FIELDS, columns_of, time_limit
+from metaql.tasks.simulators import LEVELS, check_horizon
 from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Transition
 
@@ -67,13 +67,13 @@ class LoggedFamily:
             name: of the family, in messages and cards.
             levels: values that each entry of a Box action may take, as shares of its range; logged actions
                 count as the nearest.
-            horizon: steps after which an episode is truncated; None: as the environment says, or the longest
-                episode that was truncated.
+            horizon: steps after which an episode is truncated; None: as the environment says, or as long as
+                the longest episode of all logs, if one as long was truncated.
 
         Raises:
-            UsageError: there is no log.
-            DatasetError: an array is missing, empty or of another length; an observation or action is not in
-                its space; a reward is not finite.
+            UsageError: `horizon` is no whole number, at least 1.
+            DatasetError: there is no log; an array is missing, empty or of another length; an observation or
+                action is not in its space; a reward is not finite.
             UnknownNameError: no such environment.
             UnsupportedSpaceError: spaces that cannot be used, or episodes without an end.
 
@@ -89,16 +89,19 @@ class LoggedFamily:
             array([2, 2])
         """
         if not isinstance(datasets, Mapping) or not datasets:
+            size = f" of {len(datasets)}" if hasattr(datasets, "__len__") else ""
             raise DatasetError(
                 "`datasets` must map every task to its log.",
-                f"Got {type(datasets).__name__} of {len(datasets)}.",
+                f"Got {type(datasets).__name__}{size}.",
                 "Name the tasks: {name: log, ...}.",
             )
+        check_horizon(horizon)
         host = open_vectors(env, levels)
         self.name, self.levels, self.host = name, tuple(levels), host
         self.tasks = list(datasets)
-        columns = [_checked(host, _read(datasets[task], task), task) for task in datasets]
-        self.horizon = horizon or _horizon(host, columns)
+        given = {task: _read(datasets[task], task) for task in datasets}
+        columns = [_checked(host, given[task], task) for task in given]
+        self.horizon = horizon or _horizon(host, list(given.values()))
         self.logs = _joined(columns)
 
     def __repr__(self) -> str:
@@ -154,13 +157,12 @@ def _vectors(host: VectorEnvironment, column: np.ndarray, what: str) -> Float[np
     return vectors
 
 
-def _horizon(host: VectorEnvironment, columns: list[dict[str, np.ndarray]]) -> int:
-    longest = max(map(longest_cut, columns))
-    found = host.horizon if host.horizon != NO_HORIZON else longest
+def _horizon(host: VectorEnvironment, given: Sequence[Mapping[str, np.ndarray]]) -> int:
+    found = host.horizon if host.horizon != NO_HORIZON else time_limit(given)
     if not found:
         raise UnsupportedSpaceError(
             "Episodes must end after a number of steps.",
-            f"{host.name} declares none, and no episode of the logs was truncated.",
+            f"{host.name} declares none, and the longest episode of the logs was not truncated.",
             "Give the family a `horizon`.",
         )
     return found

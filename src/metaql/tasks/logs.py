@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def columns_of(dataset: Any) -> dict[str, np.ndarray]:
             f"A dataset has arrays {', '.join(FIELDS)}.", f"Missing: {', '.join(missing)}."
         )
     columns = {name: np.asarray(given[name]) for name in FIELDS if name in given}
-    columns.setdefault("truncations", np.zeros(len(columns["rewards"]), bool))
+    columns.setdefault("truncations", np.zeros(columns["rewards"].shape[:1], bool))
     _check_lengths(columns)
     rewards = columns["rewards"]
     numeric = rewards.dtype.kind in "biuf"
@@ -64,12 +64,22 @@ def columns_of(dataset: Any) -> dict[str, np.ndarray]:
     return columns | {"rewards": rewards.astype(np.float32)}
 
 
-def longest_cut(columns: Mapping[str, np.ndarray]) -> int:
-    """Steps of the longest episode that was truncated; 0 where none was."""
-    ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
-    lengths = np.diff(ends, prepend=-1)
-    cut = lengths[columns["truncations"][ends]]
-    return int(cut.max()) if len(cut) else 0
+def time_limit(logs: Sequence[Mapping[str, np.ndarray]]) -> int:
+    """Steps after which the tasks of these logs truncate an episode; 0 where the logs do not tell.
+
+    They tell if no episode lasted longer than one that was truncated: what was cut off before was so for a
+    reason of its own, and a limit further off would never be seen.
+
+    Args:
+        logs: the columns of each task, of tasks with one limit.
+    """
+    cut = longest = 0
+    for columns in logs:
+        ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
+        lengths = np.diff(ends, prepend=-1, append=len(columns["rewards"]) - 1)
+        longest = max(longest, int(lengths.max()))
+        cut = max(cut, int(lengths[:-1][columns["truncations"][ends]].max(initial=0)))
+    return cut if cut == longest else 0
 
 
 def _check_lengths(columns: Mapping[str, np.ndarray]) -> None:
@@ -88,7 +98,7 @@ def _of_episodes(dataset: Any) -> dict[str, Any]:
     """The columns of a Minari dataset, whose episodes hold one observation more than steps."""
     rows: dict[str, list[Any]] = {name: [] for name in FIELDS}
     for episode in dataset.iterate_episodes():
-        seen = np.asarray(episode.observations)
+        seen = _by_step(episode.observations, len(episode.rewards) + 1)
         rows["observations"].append(seen[:-1])
         rows["next_observations"].append(seen[1:])
         for name in ("actions", "rewards", "terminations", "truncations"):
@@ -98,3 +108,21 @@ def _of_episodes(dataset: Any) -> dict[str, Any]:
             rows["truncations"][-1] = np.array(rows["truncations"][-1])
             rows["truncations"][-1][-1] |= not rows["terminations"][-1][-1]
     return {name: np.concatenate(parts) if parts else [] for name, parts in rows.items()}
+
+
+def _by_step(seen: Any, count: int) -> np.ndarray:
+    """Observations one after the other, where a Dict or Tuple space has an array for each of its parts."""
+    if not isinstance(seen, (Mapping, tuple)):
+        return np.asarray(seen)
+    rows = np.empty(count, object)
+    for index in range(count):
+        rows[index] = _at(seen, index)
+    return rows
+
+
+def _at(seen: Any, index: int) -> Any:
+    if isinstance(seen, Mapping):
+        return {name: _at(part, index) for name, part in seen.items()}
+    if isinstance(seen, tuple):
+        return tuple(_at(part, index) for part in seen)
+    return np.asarray(seen)[index]
