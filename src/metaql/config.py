@@ -9,12 +9,14 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
-from metaql.errors import ConfigError, did_you_mean
+from metaql.errors import ConfigError, UsageError, did_you_mean
 
 Config = TypeVar("Config")
+_SEEDS = 2**32
 
 
 def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -36,6 +38,15 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: {error}.",
             'Write `key = value` lines under `[table]` headings; text needs "quotes".',
         ) from error
+
+
+def check_seed(seed: Any, name: str = "seed") -> None:
+    """Raise `UsageError` unless it is a whole number of 32 bits: of larger ones the rest would not count."""
+    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not whole or not 0 <= int(seed) < _SEEDS:
+        raise UsageError(
+            f"`{name}` must be a whole number from 0 to {_SEEDS - 1:,}.", f"Got {seed!r}."
+        )
 
 
 def build(cls: type[Config], values: Mapping[str, Any], source: str = "the arguments") -> Config:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from metaql.errors import UsageError
-from metaql.files import to_json, write_file
+from metaql.files import readable, to_json, write_file
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -124,7 +124,7 @@ def latest_run(
     base = Path(root).expanduser()
     pattern = f"{_folder_name(family) if family else '*'}/*/{CONFIG}"
     runs = [path.parent for path in base.glob(pattern)]
-    found = [run for run in runs if (run / holding).exists()]
+    found = [run for run in runs if readable(run / holding).exists()]
     if not found:
         without = f" without `{holding}`" if runs else ""
         raise UsageError(

@@ -73,6 +73,7 @@ def trained(capfd, *words):
         (("adapt", "FrozenLake-v1", "--episodes", "2.5"), ("--episodes", "'2.5' is not a whole")),
         (("adapt", "FrozenLake-v1", "--seed", "1.0"), ("--seed", "'1.0' is not a whole")),
         (("train", "frozen_lake", "--seed", "-1"), ("--seed", "-1")),
+        (("train", "frozen_lake", "--seed", "20240101123045"), ("--seed", "20240101123045")),
         (("adapt", "FrozenLak-v1", "--agent", "."), ("FrozenLak-v1", "FrozenLake-v1")),
         (("evaluate", "nowhere"), ("nowhere",)),
         (("evaluate", ".", "--runs", "1"), ("--runs", "1")),
@@ -228,6 +229,16 @@ def test_quickstart_ends_with_table_report_and_next_steps(capfd):
     assert (report.parent / "config.json").exists()
 
 
+def test_quickstart_takes_its_length_from_a_file_too(capfd, tmp_path):
+    (tmp_path / "my.toml").write_text("[train]\nenv_steps = 5000\n")
+    words = ("quickstart", "--runs", "20", "--json", "--config", "my.toml")
+    for more, steps in (((), 5000), (("--env-steps", "1000"), 1000)):
+        code, out, _ = run(capfd, *words, *more)
+        assert code == 0
+        config = json.loads((Path(json.loads(out)["run"]) / "config.json").read_text())
+        assert config["train"]["env_steps"] == steps
+
+
 def test_quickstart_json_is_one_document(capfd):
     code, out, _ = run(
         capfd, "quickstart", "--env-steps", "1000", "--runs", "20", "--json", "--out", "here"
@@ -256,6 +267,15 @@ def test_evaluate_compares_and_writes_a_report(capfd):
     assert Path(document["report"]).exists()
     code, out, _ = run(capfd, "evaluate", "newest", "--runs", "10", "--json")
     assert (code, json.loads(out)["run"]) == (0, str(folder))
+
+
+@pytest.mark.parametrize("target", ["nowhere/report.html", "."])
+def test_where_no_report_can_be_written_nothing_is_lived(capfd, monkeypatch, target):
+    folder = trained(capfd, "--option", "size=3")
+    monkeypatch.setattr("metaql.cli.evaluate._found", lambda *_, **how: pytest.fail("lived"))
+    code, _, err = run(capfd, "evaluate", str(folder), "--out", target)
+    assert code == 2
+    assert "The report must be a file" in err
 
 
 def test_newest_is_the_newest_that_has_an_agent(capfd):
@@ -327,6 +347,14 @@ def test_resume_takes_the_plan_from_the_run(capfd):
     assert json.loads(out) == {
         "run": str(folder), "family": "frozen_lake", "options": {"size": 3}, "seed": 5,
     }  # fmt: skip
+
+
+def test_resume_goes_on_with_the_seed_of_the_run(capfd):
+    folder = trained(capfd, "--option", "size=3", "--seed", "5")
+    assert run(capfd, "train", "--resume", str(folder), "--seed", "5")[0] == 0
+    code, _, err = run(capfd, "train", "--resume", str(folder), "--seed", "7")
+    assert code == 2
+    assert "It is 5; got 7" in err
 
 
 def test_a_run_keeps_the_agent_it_began_with(capfd):

@@ -12,10 +12,10 @@ from metaql.errors import UsageError
 
 def test_key_values_are_read_as_toml_else_as_text():
     pairs = ["a=8", "b=0.5", "c=false", "d=8x8", "e=[1, 2]", 'f="x=y"', "g=x=y", "h=None"]
-    pairs += ["i=", "j=nan"]
+    pairs += ["i=", "j=nan", "k=(2, 3)", "l=(2"]
     assert key_values(pairs, "--option") == {
         "a": 8, "b": 0.5, "c": False, "d": "8x8", "e": [1, 2], "f": "x=y", "g": "x=y", "h": None,
-        "i": "", "j": "nan",
+        "i": "", "j": "nan", "k": [2, 3], "l": "(2",
     }  # fmt: skip
 
 

@@ -160,6 +160,7 @@ def continuous(pays):
         (recurrent(), paying(), {"lifetimes": 1}, UsageError, "lifetimes"),
         (recurrent(), paying(), {"episodes": 0}, UsageError, "episodes"),
         (recurrent(), paying(), {"seed": -1}, UsageError, "seed"),
+        (recurrent(), paying(), {"seed": 2**32}, UsageError, "seed"),
         (recurrent(), paying(), {"beside": {"b": recurrent()}}, UsageError, "one agent after"),
         (recurrent(), paying(), {"split": "validation"}, UnknownNameError, "train"),
         (recurrent(), FrozenLake.toy(), {"split": "tests"}, UnknownNameError, "test"),
@@ -172,6 +173,14 @@ def continuous(pays):
 def test_what_cannot_be_evaluated_is_refused(agent, family, options, error, words):
     with pytest.raises(error, match=words):
         metaql.evaluate(agent, family, **{"lifetimes": 2, **options})
+
+
+def test_tasks_without_a_limit_are_refused():
+    """Whoever acts by chance there may never come to an end."""
+    task = metaql.finite_task(np.ones((1, 2, 1)), np.ones((1, 2)))
+    family = metaql.ArrayFamily(lambda key: task)
+    with pytest.raises(UsageError, match=r"time limit\. 3 of 3 have none"):
+        metaql.evaluate(belief(), family, lifetimes=3)
 
 
 def test_of_logs_there_is_nothing_to_live_in():

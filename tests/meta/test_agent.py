@@ -159,6 +159,18 @@ def test_what_was_learned_survives_a_failing_environment(agent):
     assert rest.predict(12)[0] == 6
 
 
+def test_seeds_of_numpy_are_seeds(agent):
+    plain, numpys = (agent.adapt(Corridor(), episodes=2, seed=kind(3)) for kind in (int, np.int64))
+    np.testing.assert_array_equal(plain.lengths, numpys.lengths)
+
+
+def test_an_agent_whose_writer_was_killed_is_found(agent, tmp_path):
+    agent.save(tmp_path / "agent")
+    (tmp_path / "agent").rename(tmp_path / ".agent.previous")
+    for name in (tmp_path, tmp_path / "agent"):
+        assert load(name).family_name == agent.family_name
+
+
 def test_a_prior_is_chosen_by_shape_by_name_or_not_at_all(agent):
     mine = agent.priors["corridor/5x2"].transitions
     assert agent.learner_for(5, 2).prior.transitions is mine

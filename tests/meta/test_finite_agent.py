@@ -186,7 +186,32 @@ def test_what_was_learned_survives_a_failing_environment(agent, maze):
     assert float(caught.value.adapted.memory.evidence.steps) == 7
 
 
-@pytest.mark.parametrize("wrong", [{"episodes": 0}, {"seed": -1}, {"num_states": 4}])
+def test_how_an_episode_ended_is_learned_though_the_next_one_fails_to_begin(agent, maze):
+    env = maze(patience=1)
+    good, begun = env.reset, []
+
+    def reset(**how):
+        begun.append(how)
+        return good(**how) if len(begun) < 3 else 1 / 0
+
+    env.reset = reset
+    with pytest.raises(EnvironmentFaultError, match="ZeroDivision") as caught:
+        agent.adapt(env, episodes=5)
+    found = caught.value.adapted
+    assert len(found.returns) == float(found.memory.evidence.steps) == 2
+
+
+def test_small_values_are_acted_on_as_large_ones_are(adapted):
+    small = jax.tree.map(lambda x: x * 2.0**-20, adapted.memory.plan)
+    shrunk = dataclasses.replace(adapted, memory=adapted.memory._replace(plan=small))
+    states = np.arange(5, 16)
+    acting = (each.predict(states, deterministic=False)[0] for each in (adapted, shrunk))
+    np.testing.assert_array_equal(*acting)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"episodes": 0}, {"seed": -1}, {"seed": 2**32}, {"seed": True}, {"num_states": 4}]
+)
 def test_requests_that_make_no_sense_are_usage_errors(agent, maze, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         agent.adapt(maze(), **wrong)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from types import SimpleNamespace
+
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,7 @@ from metaql.meta.calibrate import verdicts
 from metaql.meta.config import CONFIGS, agent_with, config_class, settings_for
 from metaql.meta.finite_session import lifetime_in, most_successors, sizes
 from metaql.meta.lifetime import live
+from metaql.meta.loop import described
 from metaql.tasks.families import Bandit, CartPole, Chain, FrozenLake, Mixture, RandomMDP
 from metaql.tasks.families.custom import ArrayFamily
 from metaql.tasks.finite import NO_HORIZON
@@ -93,6 +97,9 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
     assert resumed.card["env_steps"] == whole.card["env_steps"] == 4 * 32 * 16
     with pytest.raises(CheckpointError, match="trained by a FiniteConfig, asked for a Meta"):
         metaql.meta_train(family, agent="belief", resume=True, seed=3, run=tmp_path)
+    other = RandomMDP(5, 3, kind="sparse")
+    with pytest.raises(CheckpointError, match=r"family it was started with.*'dense'.*'sparse'"):
+        metaql.meta_train(other, resume=True, **how)
 
 
 def test_without_training_it_is_the_shipped_agent(tmp_path):
@@ -344,3 +351,18 @@ def test_a_prior_of_the_family_is_worth_more_than_that_of_all_tasks():
     gain = totals[0] - totals[1]  # 3.2 in 4,000 tasks
     assert gain.mean() > 2.5 * gain.std() / np.sqrt(len(gain))
     assert gain.mean() > 1.5
+
+
+def test_a_family_is_described_alike_in_every_process():
+    """Functions are printed with their address, arrays with their shapes."""
+
+    def draw(key):
+        return key
+
+    def family():
+        return SimpleNamespace(draw=draw, of=functools.partial(draw, key=3), by=lambda key: key)
+
+    assert described(family()) == described(family())
+    assert " at 0x" not in described(family())
+    assert "\n" not in described(RandomMDP.toy())
+    assert described(RandomMDP(9)) != described(RandomMDP(8))

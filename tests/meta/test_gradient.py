@@ -6,13 +6,14 @@ import dataclasses
 import functools
 
 import equinox as eqx
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metaql.embedding.recurrent import Sight
-from metaql.errors import ConfigError, UsageError
+from metaql.errors import ConfigError, EnvironmentFaultError, UsageError
 from metaql.meta.gradient import GradientSteps, adapted_weights, alike
 from metaql.meta.propensity import propensity
 from metaql.meta.recurrent_config import RecurrentConfig
@@ -26,6 +27,20 @@ FAMILY = CartPole(horizon=20)
 CONFIG = RecurrentConfig(hidden=8, width=8)
 KEY = jax.random.key(5)
 ADAPTED, LOSS = eqx.filter_jit(adapted_weights), eqx.filter_jit(replay_loss)
+
+
+class Failing(gymnasium.Wrapper):
+    """A cart whose n-th episode does not begin."""
+
+    def __init__(self, failing):
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.failing, self.begun = failing, 0
+
+    def reset(self, **how):
+        self.begun += 1
+        if self.begun == self.failing:
+            raise RuntimeError("no cart")
+        return super().reset(**how)
 
 
 @functools.cache
@@ -135,3 +150,8 @@ def test_an_agent_adapts_its_weights_on_gymnasium():
     assert adapted.predict(np.zeros(4, np.float32))[0] in (0, 1)
     with pytest.raises(UsageError, match="lifetimes"):
         agent.adapt_by_gradient("CartPole-v1", lifetimes=0)
+    for failing in (5, 6):  # the third lifetime's first reset, and its second one
+        with pytest.raises(EnvironmentFaultError) as caught:
+            agent.adapt_by_gradient(Failing(failing), lifetimes=3, how=how, seed=1)
+        kept = caught.value.adapted.returns
+        np.testing.assert_array_equal(kept, adapted.returns[: failing - 1])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from metaql.errors import ConfigError, UnknownNameError
+from metaql.meta.config import settings_for
 from metaql.meta.lifetime import advance, begin_all
 from metaql.tasks.families import Changing, GridNavi, make
 from metaql.tasks.families.changing import ChangingTask
@@ -67,3 +68,10 @@ def test_it_is_made_by_name_and_checked():
         Changing(earliest=3, latest=2)
     with pytest.raises(ConfigError):
         Changing(of=3)
+
+
+def test_lifetimes_go_on_after_the_change():
+    family = make("changing", of="pendulum", earliest=1, latest=2)
+    assert family.suits == {**family.of.suits, "episodes": (6, 6)}
+    assert settings_for(make("changing"), "auto", {}, "here").episodes == (8, 8)
+    assert settings_for(make("changing"), "auto", {"episodes": [5, 5]}, "here").episodes == (5, 5)

@@ -350,3 +350,25 @@ def test_a_process_that_was_stopped_is_not_late():
 def test_what_is_easily_mixed_up_is_told(make, tasks, horizon, words):
     with pytest.raises(UsageError, match=words):
         SimulatorFamily(make, tasks, horizon=horizon)
+
+
+def test_long_arrays_that_print_alike_are_other_tasks():
+    zeros, one = np.zeros(2_000), np.eye(2_000)[1_000]
+    assert repr(zeros) == repr(one).replace("1.", "0.")
+    tasks = {"train": [{"map": zeros}], "test": [{"map": one}]}
+    made = SimulatorFamily(lambda task: family((9,)).open("train", 0), tasks, horizon=5)
+    assert made.task("test", 0)["map"][1_000] == 1.0
+    with pytest.raises(UsageError, match="must not share"):
+        SimulatorFamily(made.make_env, {"train": [zeros], "test": [zeros.copy()]}, horizon=5)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12])
+def test_a_limit_that_is_none_sets_no_alarm(seconds):
+    crowd = family((9,), seconds=seconds).crowd("train", [0])
+    crowd.reset(np.ones(1, bool))
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "60", True])
+def test_a_limit_is_a_number_above_0(seconds):
+    with pytest.raises(UsageError, match="`seconds` must be a number above 0"):
+        family((9,), seconds=seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -77,8 +78,10 @@ def evaluate(
     output = common.output()
     _check(runs, episodes, task, across=across)
     folder = Path(newest_or(run, common.runs_dir))
+    target = out if out is not None else folder / "evaluation.html"
     output.say(f"metaql evaluate: {folder}")
     plan = read(folder)
+    _check_target(target)
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)
         from metaql.evaluation.evaluate import usual_episodes
@@ -104,8 +107,8 @@ def evaluate(
         config={"run": str(folder), "family": plan.family, "options": plan.options},
         versions=versions(),
     )
-    path = report.write(out if out is not None else folder / "evaluation.html")
     print_findings(output, found)
+    path = report.write(target)
     output.say(f"\nReport: {path}")
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
@@ -150,6 +153,17 @@ def _check(runs: int, episodes: int | None, task: int | None, *, across: bool | 
         raise UsageError(
             "`--runs` must be at least 2, `--episodes` at least 1, `--task` at least 0.",
             f"Got {runs}, {episodes} and {task}.",
+        )
+
+
+def _check_target(target: Path) -> None:
+    """Raise `UsageError` where no report can be written: before hours of lifetimes, not after them."""
+    parent = target.parent
+    if target.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UsageError(
+            "The report must be a file in a folder that can be written to.",
+            f"Got {target}.",
+            "Make the folder, or name another file with --out.",
         )
 
 

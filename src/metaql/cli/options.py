@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter, Token
 
 from metaql.cli.output import Output
+from metaql.config import check_seed
 from metaql.errors import UsageError
 
 COMMON = Group("Common options", sort_key=9)
@@ -67,10 +68,9 @@ class Common:
         """Check what the type alone does not say.
 
         Raises:
-            UsageError: a negative seed.
+            UsageError: a seed out of range.
         """
-        if self.seed < 0:
-            raise UsageError("`--seed` must be at least 0.", f"Got {self.seed}.")
+        check_seed(self.seed, "--seed")
 
     def output(self) -> Output:
         """The streams these options ask for."""
@@ -101,6 +101,9 @@ def key_values(pairs: Iterable[str], option: str) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     lowered = text.lower()
+    if text.startswith("(") and text.endswith(")"):  # a pair as Python writes it
+        listed = _value(f"[{text[1:-1]}]")
+        return listed if isinstance(listed, list) else text
     if lowered in ("true", "false", "none"):
         return {"true": True, "false": False, "none": None}[lowered]
     if lowered.lstrip("+-") == "nan":  # a number to TOML, to nobody else

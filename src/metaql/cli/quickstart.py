@@ -30,8 +30,9 @@ ENV_STEPS = 1_500_000
 def quickstart(
     *,
     env_steps: Annotated[
-        int, whole(help="Environment steps of meta-training; more is better.")
-    ] = ENV_STEPS,
+        int | None,
+        whole(help=f"Environment steps of meta-training; more is better. Usually {ENV_STEPS:,}."),
+    ] = None,
     runs: Annotated[int, whole(help="Lifetimes per learner in the table.")] = 200,
     config: Annotated[
         Path | None, Parameter(help="TOML file with a table [train] of further settings.")
@@ -52,7 +53,8 @@ def quickstart(
     common = common or Common()
     output, started = common.output(), time.monotonic()
     _check_counts(runs)
-    settings = {**sections(config, ("train",))["train"], "env_steps": env_steps}
+    settings = {"env_steps": ENV_STEPS, **sections(config, ("train",))["train"]}
+    settings |= {"env_steps": env_steps} if env_steps is not None else {}
     plan = Plan(family=FAMILY, options={}, train=settings, seed=common.seed)
     output.say(f"metaql quickstart: random frozen lakes, then {ENVIRONMENT}; seed {plan.seed}")
     with Progress(output.words) as progress:

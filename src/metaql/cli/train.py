@@ -65,6 +65,7 @@ def train(
     if resume is not None:
         _check_resume_alone(family, config, env_steps, option, set_, agent != "auto")
         plan = read(resume)
+        _check_seed_is(plan.seed, common.seed)
     else:
         tables = sections(config, ("family", "train"))
         named = {"name": family} if family is not None else {}
@@ -100,6 +101,14 @@ def _check_resume_alone(*others: object) -> None:
             "`--resume` goes on with the run as it was configured.",
             "A family, a configuration or an option was given too.",
             "Leave them out, or start a new run without `--resume`.",
+        )
+
+
+def _check_seed_is(own: int, given: int) -> None:
+    """A resumed run goes on with its own seed; 0 is what is given where nothing was."""
+    if given not in (0, own):
+        raise UsageError(
+            "`--resume` goes on with the seed of the run.", f"It is {own}; got {given}."
         )
 
 

@@ -26,7 +26,7 @@ from metaql.tasks.exact import (
     uniform_policy,
 )
 from metaql.tasks.families.base import Family, TaskFamily
-from metaql.tasks.finite import FiniteTask
+from metaql.tasks.finite import NO_HORIZON, FiniteTask
 from metaql.types import Learner, Task
 
 AGENT = "meta-learned agent"
@@ -68,8 +68,9 @@ def compare(
 
     Raises:
         UnsupportedSpaceError: an agent was trained on tasks of another shape.
-        UsageError: another agent has the name of a row that there is.
+        UsageError: another agent has the name of a row that there is, or a task has no time limit.
     """
+    _check_limited(task)
 
     def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
@@ -79,6 +80,17 @@ def compare(
     if isinstance(family, Family) and isinstance(task, FiniteTask):
         return Comparison(rows=rows, levels=levels(family, task))
     return Comparison(rows=rows, levels={})
+
+
+def _check_limited(task: Task) -> None:
+    """Lifetimes side by side go on until the last of them is over, and chance may never find an end."""
+    endless = np.asarray(task.horizon) >= NO_HORIZON
+    if endless.any():
+        raise UsageError(
+            "Tasks to compare in need a time limit.",
+            f"{endless.sum()} of {endless.size} have none.",
+            "Give them a `horizon`, or wrap environments in gymnasium.wrappers.TimeLimit.",
+        )
 
 
 def one_by_one(

@@ -19,7 +19,7 @@ from metaql.evaluation.compare import (
     one_by_one,
 )
 from metaql.evaluation.summary import Findings, summarise
-from metaql.meta.adapt import check_whole
+from metaql.meta.adapt import check_request, check_whole
 from metaql.meta.agent import AnyAgent
 from metaql.meta.config import AnyFamily
 from metaql.meta.host_lives import live_in_simulators
@@ -84,12 +84,8 @@ def evaluate(
         ('1-2', '3-4')
     """
     count = usual_episodes(agent) if episodes is None else episodes
-    for name, value, least in (
-        ("lifetimes", lifetimes, 2),
-        ("episodes", count, 1),
-        ("seed", seed, 0),
-    ):
-        check_whole(name, value, least)
+    check_whole("lifetimes", lifetimes, 2)
+    check_request(count, seed)
     if isinstance(family, SimulatorFamily):
         if beside:
             raise UsageError(

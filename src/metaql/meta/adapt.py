@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metaql.config import check_seed
 from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.policy.beliefq import Belief, BeliefQ
@@ -280,12 +281,24 @@ def live_on_host(
                 on_episode(len(returns) - 1, total, length)
                 total, length = 0.0, 0
                 # After the last episode nothing follows: no reset is owed to the environment.
-                state = host.reset() if len(returns) < episodes else state
+                if len(returns) < episodes:
+                    state = _begun_anew(host, companion, clock, last, state)
             action = companion.next(clock, last, state)
     except EnvironmentFaultError as error:
         error.adapted = adapted()  # pyright: ignore[reportAttributeAccessIssue]
         raise
     return adapted()
+
+
+def _begun_anew(
+    host: HostEnvironment, companion: Companion, clock: int, last: Transition, over: Observation
+) -> Observation:
+    """The first state of the next episode; where there is none, what ended the last one is learned still."""
+    try:
+        return host.reset()
+    except EnvironmentFaultError:
+        companion.next(clock, last, over)
+        raise
 
 
 def _chosen(decision: Decision) -> HostAction:
@@ -306,7 +319,7 @@ def observed(state: Observation) -> Any:
 def check_request(episodes: int, seed: int) -> None:
     """Raise `UsageError` unless ``episodes`` and ``seed`` are integers in range."""
     check_whole("episodes", episodes, 1)
-    check_whole("seed", seed, 0)
+    check_seed(seed)
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

@@ -14,6 +14,7 @@ import jax
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import NoAgentError, UsageError, did_you_mean, unknown_name
+from metaql.files import readable
 from metaql.meta import finite_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
 from metaql.meta.finite_agent import FiniteAgent
@@ -188,7 +189,7 @@ def shipped() -> list[str]:
 def _find(path: str | Path) -> Path:
     given = Path(path).expanduser()
     for folder in (given / AGENT_FOLDER, given, _SHIPPED / str(path)):
-        if (folder / checkpoint.MANIFEST).is_file():
+        if (readable(folder) / checkpoint.MANIFEST).is_file():
             return folder
     if (given / checkpoint.TENSORS).exists():
         return given  # damaged: the checkpoint says how

@@ -109,6 +109,6 @@ def q_learning_experience(
     learner = Witness(explorer(), scribe or Statistician())
     lives = begin_all(learner, tasks, jax.random.split(key_lives, agents), ENDLESS)
     for done in range(0, steps, chunk):
-        lives = advance_unrecorded(learner, tasks, lives, chunk)
+        lives = advance_unrecorded(learner, tasks, lives, min(chunk, steps - done))
         on_progress(min(1.0, (done + chunk) / steps))
     return lives.memory.notes

@@ -29,7 +29,7 @@ from metaql.meta.packed import Form, form_of, packed
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.policy.outlook import Plan
-from metaql.policy.uncertainty import COVERAGE, Calibration, Judgement, Z, judge
+from metaql.policy.uncertainty import Calibration, Judgement, Z, judge, possible_rewards
 from metaql.tasks.host import HostEnvironment
 from metaql.types import Transition
 
@@ -257,7 +257,7 @@ class FiniteAdapted(FiniteAdaptation):
         plan = jax.device_get(self.memory.plan)
         values = self._by_state(plan.q, plan.fresh)[states]
         top = values.max(-1, keepdims=True)
-        close = values >= top - float(self.learner.alike(self.memory)) * (1.0 + np.abs(top))
+        close = values >= top - float(self.learner.alike(self.memory)) * np.abs(top)
         noise = np.random.default_rng(0).random(values.shape)
         return np.where(close, noise, -1.0).argmax(-1)
 
@@ -291,9 +291,7 @@ class FiniteAdapted(FiniteAdaptation):
                 "What actions are worth in every state: beliefs().",
             )
         model = self.learner.model(self.memory)
-        sure = float(model.bounds.hold) >= COVERAGE
-        ends = float(model.bounds.low), float(model.bounds.high)
-        least, most = ends if sure else (-np.inf, np.inf)
+        least, most = (float(end) for end in possible_rewards(model))
         mean, variance = (np.asarray(part)[0] for part in model.reward[:2])
         reach = Z * np.sqrt(variance)
         return ArmRewards(

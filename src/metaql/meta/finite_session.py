@@ -58,7 +58,7 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
         run: Path | None,
         on_progress: OnProgress,
     ) -> None:
-        super().__init__(config, seed, run, on_progress)
+        super().__init__(family, config, seed, run, on_progress)
         self.family = family
         key_tasks, self.key_lives, self.key_intervals = jax.random.split(jax.random.key(seed), 3)
         self.tasks: FiniteTask = family.tasks(key_tasks, config.agents, "train")

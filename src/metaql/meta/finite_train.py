@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 from metaql import checkpoint
 from metaql.embedding.hyperprior import Hyperprior, broad
 from metaql.errors import ConfigError
+from metaql.files import readable
 from metaql.meta.evolve import Climb, climb, start_climb
 from metaql.meta.experience import Judge, q_learning_experience
 from metaql.meta.hyperfit import fit_hyperprior
@@ -69,7 +70,7 @@ class FiniteTrainConfig:
 
     agents: int = 256
     """Q-learning agents per course."""
-    agent_steps: int = 500
+    agent_steps: int = 512
     """Steps each of them lives."""
     bank: int = 512
     """Tasks per course that scores draw from."""
@@ -170,7 +171,7 @@ def _save(folder: str | Path | None, prior: Hyperprior, state: Climb) -> None:
 
 def _saved(folder: str | Path | None, blank: Climb) -> tuple[Hyperprior, Climb] | None:
     """What an interrupted training left in ``folder``."""
-    if folder is None or not (Path(folder) / checkpoint.MANIFEST).is_file():
+    if folder is None or not (readable(Path(folder)) / checkpoint.MANIFEST).is_file():
         return None
     arms = checkpoint.read_extra(Path(folder), kind=_KIND).get("arms")
     return checkpoint.load(folder, (broad(arms), blank), kind=_KIND)[0]

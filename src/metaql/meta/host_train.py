@@ -56,7 +56,7 @@ class HostSession(RecurrentSession):
             lifetimes=config.lifetimes * self.segments,
             minibatches=config.minibatches * self.segments,
         )
-        super().__init__((family.name, family.levels), inner, seed, run, on_progress, asked=config)
+        super().__init__(family, inner, seed, run, on_progress, asked=config)
         self.host = host
 
     def start(self) -> RecurrentState:

@@ -59,7 +59,7 @@ class LoggedSession(RecurrentSession):
             )
         # Whole lifetimes are learned from: an iteration is so many of them.
         inner = dataclasses.replace(config, segment_steps=family.logs.longest(most))
-        super().__init__((family.name, family.levels), inner, seed, run, on_progress, asked=config)
+        super().__init__(family, inner, seed, run, on_progress, asked=config)
         self.family = family
         self.logs: Logs = jax.tree.map(jnp.asarray, family.logs)
         spec = family.host.spec(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,8 @@ OnProgress = Callable[[str, float, Mapping[str, Any]], None]
 CHECKPOINT_FOLDER = "checkpoint"
 """Where a run folder keeps its checkpoints."""
 STAGE = "meta-training"
+_SHOWN = 80
+"""Characters of a family's description that an error shows."""
 
 
 class Settings(Protocol):
@@ -54,9 +57,10 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
     """One call of a trainer: what does not change while it runs."""
 
     def __init__(
-        self, config: Config, seed: int, run: Path | None, on_progress: OnProgress
+        self, family: Any, config: Config, seed: int, run: Path | None, on_progress: OnProgress
     ) -> None:
         self.config, self.seed, self.run, self.on_progress = config, seed, run, on_progress
+        self.described = described(family)
         self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
         self._held: dict[int, tuple[int, Any]] = {}
 
@@ -103,8 +107,9 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         try:
             found = self.store.load_latest(like)
         except checkpoint.CheckpointError as error:
-            raise self._other_settings(self._newest_extra()) or error from None
-        other = self._other_settings(found.extra)
+            held = self._newest_extra()
+            raise self._other_settings(held) or self._other_family(held) or error from None
+        other = self._other_settings(found.extra) or self._other_family(found.extra)
         if other is not None:
             raise other
         if found.extra.get("seed", self.seed) != self.seed:
@@ -151,6 +156,20 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             "Give those settings, or another `run` folder.",
         )
 
+    def _other_family(self, extra: Mapping[str, Any]) -> checkpoint.CheckpointError | None:
+        """The error that says how the family differs from that of a checkpoint; None: in nothing seen."""
+        before, now = extra.get("family", self.described), self.described
+        if before == now:
+            return None
+        differ = (a != b for a, b in zip(before, now, strict=False))
+        first = max(next((at for at, other in enumerate(differ) if other), 0) - _SHOWN // 2, 0)
+        was, is_now = (text[first:][:_SHOWN] for text in (before, now))
+        return checkpoint.CheckpointError(
+            "A run is resumed with the family it was started with.",
+            f"In {self.run} it was `{was}`, now it is `{is_now}`.",
+            "Give that family, or another `run` folder.",
+        )
+
     def _check_unused(self) -> None:
         """A new training must not write over another one."""
         if self.store is not None and self.store.steps():
@@ -188,5 +207,11 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """Checkpoint, and the agent as it stands."""
         if self.store is not None and self.run is not None:
             settings = {"settings": type(self.config).__name__, "config": to_dict(self.config)}
-            self.store.save(rows, training, {"seed": self.seed, **settings})
+            about = {"seed": self.seed, "family": self.described, **settings}
+            self.store.save(rows, training, about)
             self.agent(training).save(self.run / AGENT_FOLDER)
+
+
+def described(family: Any) -> str:
+    """One line that tells a family from others, the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(family).split()))

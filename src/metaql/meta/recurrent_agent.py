@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from metaql import checkpoint
 from metaql.config import build
 from metaql.embedding.recurrent import Sight, sight_of
-from metaql.errors import UnsupportedSpaceError, UsageError
+from metaql.errors import EnvironmentFaultError, UnsupportedSpaceError, UsageError
 from metaql.meta.adapt import (
     Adaptation,
     Lived,
@@ -185,11 +185,15 @@ class RecurrentAgent:
             def told(index: int, total: float, length: int, begun: int = begun) -> None:
                 on_episode(begun + index, total, length)
 
-            lived.append(live_on_host(companion, host, episodes, own_seed, told))
+            try:
+                lived.append(live_on_host(companion, host, episodes, own_seed, told))
+            except EnvironmentFaultError as error:
+                came = [*lived, *filter(None, [getattr(error, "adapted", None)])]
+                if came:
+                    error.adapted = _joined(came)  # pyright: ignore[reportAttributeAccessIssue]
+                raise
             notes.append(companion.notes)
-        returns = np.concatenate([each.returns for each in lived])
-        lengths = np.concatenate([each.lengths for each in lived])
-        return dataclasses.replace(lived[-1], returns=returns, lengths=lengths)
+        return _joined(lived)
 
     def _opened(self, env: Any) -> HostEnvironment:
         """The environment, if it has the spaces of the family."""
@@ -253,6 +257,13 @@ class RecurrentAgent:
             "card": self.card,
         }
         checkpoint.save(path, self.learner, kind=KIND, extra=extra)
+
+
+def _joined(lived: Sequence[RecurrentAdapted]) -> RecurrentAdapted:
+    """The last of several lifetimes, with the episodes of all of them."""
+    returns = np.concatenate([each.returns for each in lived])
+    lengths = np.concatenate([each.lengths for each in lived])
+    return dataclasses.replace(lived[-1], returns=returns, lengths=lengths)
 
 
 def _kind(sight: Sight) -> tuple[int, int]:

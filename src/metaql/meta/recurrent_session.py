@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from metaql.config import to_dict
 from metaql.embedding.recurrent import Sight
+from metaql.meta.config import AnyFamily
 from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import HORIZON, RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
@@ -34,7 +35,7 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
 
     def __init__(
         self,
-        family: tuple[str, tuple[float, ...] | None],
+        family: AnyFamily,
         config: RecurrentConfig,
         seed: int,
         run: Path | None,
@@ -42,10 +43,10 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
         *,
         asked: RecurrentConfig,
     ) -> None:
-        """Start from the family's name and levels; ``asked`` are the settings as they were given."""
-        super().__init__(config, seed, run, on_progress)
+        """Start; ``asked`` are the settings as they were given."""
+        super().__init__(family, config, seed, run, on_progress)
         self.asked = asked
-        self.family_name, self.levels = family
+        self.family_name, self.levels = family.name, family.levels
         self.keys = Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 
     @abc.abstractmethod

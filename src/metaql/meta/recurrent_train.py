@@ -51,8 +51,7 @@ class FamilySession(RecurrentSession):
         run: Path | None,
         on_progress: OnProgress,
     ) -> None:
-        kind = (family.name, family.levels)
-        super().__init__(kind, config, seed, run, on_progress, asked=config)
+        super().__init__(family, config, seed, run, on_progress, asked=config)
         self.family = family
 
     def start(self) -> RecurrentState:

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from metaql.config import to_dict
+from metaql.config import check_seed, to_dict
 from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError
 from metaql.meta.agent import Agent, AnyAgent
@@ -125,6 +125,7 @@ def meta_train(
 
     Raises:
         UnknownNameError: no such agent.
+        UsageError: a seed out of range.
         ConfigError: a setting that does not exist or does not fit, or an agent for other families.
         CheckpointError: ``resume`` and no usable checkpoint or one of another seed; or no ``resume`` and a
             ``run`` that holds a training already.
@@ -135,6 +136,7 @@ def meta_train(
         >>> family = metaql.families.frozen_lake(size=3)
         >>> agent = metaql.meta_train(family, env_steps=8_192, agents=32, agent_steps=256)
     """
+    check_seed(seed)
     wanted = config_class(family, agent)
     if config is not None and not isinstance(config, wanted):
         known = type(config) in CONFIGS.values()
@@ -166,7 +168,7 @@ class _Session(Session[MetaTrainConfig, _Snapshot, Agent]):
         run: Path | None,
         on_progress: OnProgress,
     ) -> None:
-        super().__init__(config, seed, run, on_progress)
+        super().__init__(family, config, seed, run, on_progress)
         self.family = family
         self.keys = _Keys(*jax.random.split(jax.random.key(seed), len(_Keys._fields)))
         self.groups: tuple[Group, ...] = groups_of(family)

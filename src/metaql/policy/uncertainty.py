@@ -113,22 +113,26 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     state_facts = _with(facts, least, jnp.log(simple) - jnp.log1p(-simple))
     best = jax.nn.sigmoid(state_facts @ calibration.odds)
     best = jnp.where(memory.spec.action_mask.sum() > 1, best, 1.0)
-    floor, ceiling = _possible(model, memory.spec, discount, endless)
+    floor, ceiling = _possible_values(model, memory.spec, discount, endless)
     # A mean is a mean of what is possible, up to rounding.
     low = jnp.minimum(jnp.maximum(plan.q - below, floor), plan.q)
     high = jnp.maximum(jnp.minimum(plan.q + above, ceiling), plan.q)
     return Judgement(plan.q, low, high, best, fresh, rows, std, state_facts)
 
 
-def _possible(
+def _possible_values(
     model: Model, spec: TaskSpec, discount: Float[Array, ""], endless: Bool[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Least and largest Q* there can be where rewards are sure to have two values; elsewhere anything."""
-    low, high = model.bounds.low, model.bounds.high
-    later = jnp.where(endless, 1.0 / (1.0 - discount), spec.horizon) - 1.0
+    """Least and largest Q* there can be, given the `possible_rewards`."""
+    low, high = possible_rewards(model)
+    rewards = jnp.where(endless, 1.0 / (1.0 - discount), spec.horizon)
+    return jnp.where(low < 0, rewards * low, low), jnp.where(high > 0, rewards * high, high)
+
+
+def possible_rewards(model: Model) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Least and largest reward there can be where rewards are sure to have two values; elsewhere anything."""
     sure = model.bounds.hold >= COVERAGE
-    least = jnp.where(sure, low + later * jnp.minimum(low, 0.0), -jnp.inf)
-    return least, jnp.where(sure, high + later * jnp.maximum(high, 0.0), jnp.inf)
+    return jnp.where(sure, model.bounds.low, -jnp.inf), jnp.where(sure, model.bounds.high, jnp.inf)
 
 
 def _reach(facts: Array, std: Array, calibration: Calibration) -> tuple[Array, Array]:

@@ -123,7 +123,7 @@ class HostEnvironment:
         self._state = None
         where = f"reset(seed={seed}) of {self.name}"
         try:
-            answer = self.env.reset(seed=seed)
+            answer = self.env.reset(seed=None if seed is None else int(seed))
         except Exception as error:
             raise _raised(where, error) from error
         observation, _ = unpack(answer, 2, where)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium import wrappers
 
 from metaql.errors import UnknownNameError, UsageError
@@ -50,12 +51,12 @@ class SimulatorFamily:
             levels: values that each entry of a Box action may take, as shares of its range: -1 is its lower
                 bound, 1 the upper one.
             horizon: steps after which an episode is truncated; None: as the environments say.
-            seconds: that all environments together may take for one step.
+            seconds: that all environments together may take for one step; infinite: no limit.
 
         Raises:
             UnknownNameError: a split that does not exist.
             UsageError: no training tasks, a task in two splits, tasks without splits, a ``make_env`` that
-                cannot be called, or a ``horizon`` below 1.
+                cannot be called, a ``horizon`` below 1, or ``seconds`` not above 0.
             UnsupportedSpaceError: spaces that cannot be used, or episodes without an end.
 
         Example:
@@ -68,7 +69,7 @@ class SimulatorFamily:
             >>> family.crowd("train", [0, 1]).horizon
             array([500, 500])
         """
-        _check_types(make_env, tasks, horizon)
+        _check_types(make_env, tasks, horizon, seconds)
         self.make_env, self.name, self.horizon, self.seconds = make_env, name, horizon, seconds
         self.tasks = {split: list(tasks[split]) for split in tasks}
         self.levels = tuple(levels)
@@ -152,7 +153,7 @@ class SimulatorFamily:
             self._kept.popitem(last=False)
 
 
-def _check_types(make_env: Any, tasks: Any, horizon: Any) -> None:
+def _check_types(make_env: Any, tasks: Any, horizon: Any, seconds: Any) -> None:
     """Raise `UsageError` for what is easily mixed up."""
     if not callable(make_env):
         raise UsageError(
@@ -166,6 +167,15 @@ def _check_types(make_env: Any, tasks: Any, horizon: Any) -> None:
             f"Got a {type(tasks).__name__}.",
             'For instance: {"train": [0.5, 1.0, 2.0], "test": [1.5]}.',
         )
+    check_horizon(horizon)
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not float(seconds) > 0:
+        raise UsageError(
+            "`seconds` must be a number above 0.", f"Got {seconds!r}.", "No limit: float('inf')."
+        )
+
+
+def check_horizon(horizon: Any) -> None:
+    """Raise `UsageError` unless it is a number of steps, or None."""
     whole = isinstance(horizon, Integral) and not isinstance(horizon, bool)
     if horizon is not None and (not whole or horizon < 1):
         raise UsageError("`horizon` must be an integer, at least 1.", f"Got {horizon!r}.")
@@ -177,12 +187,26 @@ def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
         check_split(split)
     if not tasks.get("train"):
         raise UsageError("`tasks` needs tasks to train on.", f"Got splits {sorted(tasks)}.")
-    owner: dict[str, str] = {}
+    owner: dict[Any, str] = {}
     for split in SPLITS:
         for task in tasks.get(split, []):
-            other = owner.setdefault(repr(task), split)
+            other = owner.setdefault(_identity(task), split)
             if other != split:
                 raise UsageError(
                     "Splits must not share a task.",
                     f"{task!r} is in {other!r} and in {split!r}.",
                 )
+
+
+def _identity(task: Any) -> Any:
+    """What two tasks share if they are the same one; of arrays all they hold, which `repr` cuts short."""
+    if hasattr(task, "__array__"):
+        held = np.asarray(task)
+        return repr(
+            held.tolist() if held.dtype == object else (held.dtype, held.shape, held.tobytes())
+        )
+    if isinstance(task, Mapping):
+        return tuple((repr(name), _identity(part)) for name, part in task.items())
+    if isinstance(task, (tuple, list)):
+        return tuple(_identity(part) for part in task)
+    return repr(task)

@@ -12,6 +12,8 @@ from typing import Any
 _PARTS = 8
 """The time is measured in so many parts: one in which the process was stopped (Ctrl-Z) counts once, however
 long that was."""
+_FOREVER = 1e8
+"""Seconds that are as good as no limit: what a timer takes ends somewhere beyond."""
 
 
 @dataclass
@@ -56,12 +58,12 @@ def alarm_taken() -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def answering_within(seconds: float, late: Callable[[], Exception]) -> Generator[None, None, None]:
-    """Raise what ``late`` makes if the block takes longer than ``seconds``.
+    """Raise what ``late`` makes if the block takes longer than ``seconds`` (infinite: never).
 
     By an alarm of the operating system, which only the main thread of a process can set and only where
     there is one: elsewhere nothing is limited. Blocks do not nest.
     """
-    if not _able():
+    if not _able() or seconds > _FOREVER:
         yield
         return
     with alarm_taken():

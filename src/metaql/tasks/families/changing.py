@@ -107,8 +107,8 @@ class Changing(TaskFamily):
 
     @property
     def suits(self) -> Mapping[str, Any]:
-        """As the family that changes."""
-        return self.of.suits
+        """As the family that changes, in lifetimes that go on for three episodes after the change."""
+        return {**self.of.suits, "episodes": (self.latest + 4, self.latest + 4)}
 
     @property
     def columns(self) -> int:
