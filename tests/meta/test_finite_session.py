@@ -366,3 +366,18 @@ def test_a_family_is_described_alike_in_every_process():
     assert " at 0x" not in described(family())
     assert "\n" not in described(RandomMDP.toy())
     assert described(RandomMDP(9)) != described(RandomMDP(8))
+
+
+def test_a_run_of_another_version_goes_on(tmp_path, monkeypatch):
+    """What describes a family may have changed with the version."""
+
+    def stop(stage, done, row):
+        raise KeyboardInterrupt
+
+    how = {"agent": "finite", "run": tmp_path, **SHORT}
+    monkeypatch.setattr("metaql.meta.loop.version", lambda name: "0.0.1")
+    with pytest.raises(KeyboardInterrupt):
+        metaql.meta_train(RandomMDP(5, 3, horizon=9), on_progress=stop, **how)
+    monkeypatch.undo()
+    agent = metaql.meta_train(RandomMDP(5, 3), resume=True, **how)
+    assert agent.card["env_steps"] == SHORT["env_steps"]

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import re
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -159,7 +160,8 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
     def _other_family(self, extra: Mapping[str, Any]) -> checkpoint.CheckpointError | None:
         """The error that says how the family differs from that of a checkpoint; None: in nothing seen."""
         before, now = extra.get("family", self.described), self.described
-        if before == now:
+        # Of another version a family may have more to say of itself.
+        if before == now or extra.get("metaql") != version("metaql"):
             return None
         differ = (a != b for a, b in zip(before, now, strict=False))
         first = max(next((at for at, other in enumerate(differ) if other), 0) - _SHOWN // 2, 0)
@@ -207,7 +209,8 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """Checkpoint, and the agent as it stands."""
         if self.store is not None and self.run is not None:
             settings = {"settings": type(self.config).__name__, "config": to_dict(self.config)}
-            about = {"seed": self.seed, "family": self.described, **settings}
+            family = {"family": self.described, "metaql": version("metaql")}
+            about = {"seed": self.seed, **family, **settings}
             self.store.save(rows, training, about)
             self.agent(training).save(self.run / AGENT_FOLDER)
 
