@@ -920,6 +920,49 @@ MUTANTS = (
         ("tasks/test_logged.py::test_a_log_that_breaks_off_is_truncated_there",),
     ),
     Mutant(
+        "logs: an episode stopped by hand tells the time limit",
+        "tasks/logs.py",
+        "return cut if cut == longest else 0",
+        "return cut",
+        (
+            "meta/test_offline.py::test_the_horizon_is_that_of_the_longest_episode_if_it_was_truncated",
+        ),
+    ),
+    Mutant(
+        "adapting: how an episode ended is forgotten where the next one fails to begin",
+        "meta/adapt.py",
+        "        companion.next(clock, last, over)\n",
+        "",
+        (
+            "meta/test_finite_agent.py::"
+            "test_how_an_episode_ended_is_learned_though_the_next_one_fails_to_begin",
+        ),
+    ),
+    Mutant(
+        "resume: goes on in another family",
+        "meta/loop.py",
+        "if before == now or",
+        "if True or",
+        (
+            "meta/test_finite_session.py::"
+            "test_a_training_that_was_interrupted_goes_on_to_the_same_agent",
+        ),
+    ),
+    Mutant(
+        "predict: small values are all alike",
+        "meta/finite_adapt.py",
+        "float(self.learner.alike(self.memory)) * np.abs(top)",
+        "float(self.learner.alike(self.memory)) * (1.0 + np.abs(top))",
+        ("meta/test_finite_agent.py::test_small_values_are_acted_on_as_large_ones_are",),
+    ),
+    Mutant(
+        "evaluate: tasks without a time limit are lived in",
+        "evaluation/compare.py",
+        "np.asarray(task.horizon) >= NO_HORIZON",
+        "np.asarray(task.horizon) > NO_HORIZON",
+        ("evaluation/test_evaluate.py::test_tasks_without_a_limit_are_refused",),
+    ),
+    Mutant(
         "Reptile: the outer rate stays",
         "meta/reptile.py",
         "rate = 1.0 - state.iteration / config.iterations",
