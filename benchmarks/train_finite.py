@@ -121,7 +121,7 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
     calibration = intervals(name, seed, priors, curiosities)
     card = {
         "seed": seed,
-        "recipe": f"python benchmarks/train_finite.py {name} --seed {seed}",
+        "recipe": f"python benchmarks/train_finite.py {name} --seed {seed} --out FOLDER",
         "courses": {
             kind: [_described(c) for c in courses] for kind, (courses, _) in RECIPES[name].items()
         },

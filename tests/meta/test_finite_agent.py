@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import metaql
+from metaql import checkpoint
 from metaql.embedding.hyperprior import SPREADS
 from metaql.errors import (
     CheckpointError,
@@ -26,6 +27,7 @@ from metaql.meta.finite_adapt import judgement
 from metaql.meta.finite_memory import Rows, blank, more_slots, widen
 from metaql.meta.unlike import warnings_for
 from metaql.policy.finiteq import FiniteQ, no_knowledge
+from metaql.policy.uncertainty import Calibration, Z
 from metaql.tasks.finite import NO_HORIZON
 from metaql.types import TaskSpec
 
@@ -288,3 +290,20 @@ def test_nothing_is_said_of_usual_sizes():
     assert "horizon 400 (trained with 10 to 150). Expect" in long
     (both,) = warnings_for(known["many_states"], lake | {"states": 48, "horizon": 200})
     assert "states 48 (trained with 2 to 36), horizon 200 (trained with 10 to 150)." in both
+
+
+def test_intervals_that_were_fitted_without_a_fact_stay_as_they_were(agent, adapted, tmp_path):
+    rng = np.random.default_rng(0)
+    fitted = rng.normal(0.0, 0.1, (2, 9)).astype(np.float32), np.eye(9, dtype=np.float32)[8]
+    older = eqx.tree_at(lambda c: (c.weights, c.odds), Calibration(9), fitted)
+    tree = (agent.priors, agent.curiosities, dict.fromkeys(agent.priors, older))
+    extra = {"kinds": sorted(agent.priors), "arms": {}, "family": "finite", "card": {}}
+    checkpoint.save(tmp_path / "older", tree, kind=finite_agent.KIND, extra=extra)
+    found = metaql.load(tmp_path / "older").calibrations["many_states"]
+    judged = judgement(adapted.learner, adapted.memory, found)
+    ended = judged.facts[..., 7]
+    assert ended.all()
+    facts = np.delete(judged.facts, 7, axis=-1)
+    reach = np.exp(facts @ fitted[0].T) * Z * judged.std[..., None]
+    np.testing.assert_allclose(judged.mean - judged.low, reach[..., 0], rtol=1e-3)
+    np.testing.assert_allclose(judged.high - judged.mean, reach[..., 1], rtol=1e-3)

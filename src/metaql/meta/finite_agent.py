@@ -20,7 +20,7 @@ from metaql.meta.offline import Learned, Log, learn, read_dataset
 from metaql.meta.unlike import warnings_for
 from metaql.policy.curiosity import Curiosity
 from metaql.policy.finiteq import FiniteQ
-from metaql.policy.uncertainty import Calibration
+from metaql.policy.uncertainty import NUM_FACTS, Calibration
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.host import open_environment
 from metaql.tasks.logs import is_dataset
@@ -28,6 +28,8 @@ from metaql.tasks.logs import is_dataset
 KIND = "finite agent"
 """Of its checkpoints."""
 ONE_STATE, MANY_STATES = "one_state", "many_states"
+_FACTS_BEFORE = 9
+"""Of intervals fitted before it counted whether an episode ended by itself."""
 _NO_END = (
     "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, "
     "and the horizon is not known."
@@ -203,7 +205,8 @@ class FiniteAgent:
         """
         tree = (self.priors, self.curiosities, self.calibrations)
         kinds, arms = sorted(self.priors), self._num_arms()
-        extra = {"kinds": kinds, "arms": arms, "family": self.family_name, "card": self.card}
+        about = {"kinds": kinds, "arms": arms, "facts": NUM_FACTS}
+        extra = {**about, "family": self.family_name, "card": self.card}
         checkpoint.save(path, tree, kind=KIND, extra=extra)
 
     def _num_arms(self) -> dict[str, int]:
@@ -223,8 +226,8 @@ def load_finite(folder: Path) -> FiniteAgent:
     def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Any]:
         priors = {kind: broad((arms or {}).get(kind)) for kind in kinds}
         curiosities = {kind: Curiosity() for kind in kinds}
-        # Agents of before tell no arms apart and have one calibration.
-        one = Calibration()
+        # Agents of before tell no arms apart and have one calibration, some of fewer facts.
+        one = Calibration(extra.get("facts", _FACTS_BEFORE))
         return priors, curiosities, one if arms is None else dict.fromkeys(kinds, one)
 
     # On the host: a step takes NumPy arrays as they are.
@@ -233,7 +236,7 @@ def load_finite(folder: Path) -> FiniteAgent:
     return FiniteAgent(
         priors=priors,
         curiosities=curiosities,
-        calibrations={kind: found if arms is None else found[kind] for kind in kinds},
+        calibrations={kind: (found if arms is None else found[kind]).widened() for kind in kinds},
         family_name=extra["family"],
         card=extra["card"],
     )

@@ -38,7 +38,7 @@ from metaql.types import TaskSpec
 
 COVERAGE = 0.9
 """Probability with which the interval is meant to hold Q*."""
-NUM_TASK_FACTS = 7
+NUM_TASK_FACTS = 8
 """Facts about a task that widen or narrow all intervals in it."""
 NUM_FACTS = NUM_TASK_FACTS + 2
 """The same with facts about a pair; as many about a state bear on whether its best action is known."""
@@ -59,11 +59,16 @@ class Calibration(eqx.Module):
     odds: Float[Array, " F"]
     """Log-odds of the greedy action being the best: ``facts . odds`` (Platt 1999)."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: int = NUM_FACTS) -> None:
         """As if all were normal and independent, and u exact."""
-        weights, odds = np.zeros((2, NUM_FACTS), np.float32), np.zeros(NUM_FACTS, np.float32)
+        weights, odds = np.zeros((2, facts), np.float32), np.zeros(facts, np.float32)
         odds[-1] = 1.0  # the log-odds of independent normals
         self.weights, self.odds = weights, odds  # pyright: ignore[reportAttributeAccessIssue]
+
+    def widened(self) -> Calibration:
+        """The same, to which facts that it was fitted without make no difference: the last of the task's."""
+        place = [len(self.odds) - NUM_FACTS + NUM_TASK_FACTS] * (NUM_FACTS - len(self.odds))
+        return jax.tree.map(lambda held: np.insert(held, place, 0.0, axis=-1), self)
 
 
 class Judgement(NamedTuple):
@@ -192,6 +197,7 @@ def _task_facts(learner: FiniteQ, memory: Knowledge) -> Float[Array, " F"]:
             (seen.pair.visits > 0).sum() / pairs,
             1.0 - seen.met.sum() / num_states(spec),
             seen.binary.astype(jnp.float32),
+            seen.ended.astype(jnp.float32),
         ]
     )
 
