@@ -956,11 +956,14 @@ MUTANTS = (
         ("meta/test_finite_agent.py::test_small_values_are_acted_on_as_large_ones_are",),
     ),
     Mutant(
-        "evaluate: tasks without a time limit are lived in",
-        "evaluation/compare.py",
-        "np.asarray(task.horizon) >= NO_HORIZON",
-        "np.asarray(task.horizon) > NO_HORIZON",
-        ("evaluation/test_evaluate.py::test_tasks_without_a_limit_are_refused",),
+        "intervals: whether an episode ended is not seen",
+        "policy/uncertainty.py",
+        "            seen.ended.astype(jnp.float32),\n",
+        "            jnp.zeros(()),\n",
+        (
+            "meta/test_finite_agent.py::"
+            "test_intervals_that_were_fitted_without_a_fact_stay_as_they_were",
+        ),
     ),
     Mutant(
         "Reptile: the outer rate stays",
