@@ -118,7 +118,7 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
         priors[kind], curiosities[kind] = train_finite(
             courses, config, seed=seed, folder=folder, on_progress=tell
         )
-    calibration = intervals(name, seed, priors, curiosities)
+    calibrations = intervals(name, seed, priors, curiosities)
     card = {
         "seed": seed,
         "recipe": f"python benchmarks/train_finite.py {name} --seed {seed} --out FOLDER",
@@ -132,7 +132,7 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
     return FiniteAgent(
         priors=priors,
         curiosities=curiosities,
-        calibrations=dict.fromkeys(priors, calibration),
+        calibrations=calibrations,
         family_name=name,
         card=card,
     )
@@ -140,26 +140,27 @@ def train(name: str, seed: int, state: Path) -> FiniteAgent:
 
 def intervals(
     name: str, seed: int, priors: Mapping[str, Hyperprior], curiosities: Mapping[str, Curiosity]
-) -> Calibration:
-    """Fit them on train tasks of every course."""
+) -> dict[str, Calibration]:
+    """Fit them on train tasks of every course, with odds for each kind of task."""
     jax.clear_caches()
     say("fitting intervals")
     learners = [
-        (FiniteQ(priors[kind], curiosities[kind], slots=course.slots), course)
+        (kind, FiniteQ(priors[kind], curiosities[kind], slots=course.slots), course)
         for kind, (courses, _) in RECIPES[name].items()
         for course in courses
     ]
     key_tasks, key_lives = jax.random.split(jax.random.key(seed + 1))
     batches = [
         course.family.tasks(jax.random.fold_in(key_tasks, index), CALIBRATED, "train")
-        for index, (_, course) in enumerate(learners)
+        for index, (_, _, course) in enumerate(learners)
     ]
     return fit_calibration(
-        [learner for learner, _ in learners],
+        [learner for _, learner, _ in learners],
         batches,
         key_lives,
-        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for _, course in learners],
-        episodes=[course.episodes for _, course in learners],
+        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for _, _, course in learners],
+        episodes=[course.episodes for _, _, course in learners],
+        kinds=[kind for kind, _, _ in learners],
     )
 
 
@@ -168,10 +169,9 @@ def refitted(name: str, seed: int, folder: Path) -> FiniteAgent:
     agent = load_finite(folder)
     if agent.priors.keys() != RECIPES[name].keys():
         raise SystemExit(f"{folder} knows {sorted(agent.priors)}, not the kinds of task of {name}.")
-    calibration = intervals(name, seed, agent.priors, agent.curiosities)
+    calibrations = intervals(name, seed, agent.priors, agent.curiosities)
     card = {**agent.card, "intervals": f"fitted anew: {name} --intervals-of FOLDER --seed {seed}"}
     card |= {"range": RANGE} if name == "finite" else {}
-    calibrations = dict.fromkeys(agent.priors, calibration)
     return dataclasses.replace(agent, calibrations=calibrations, card=card)
 
 

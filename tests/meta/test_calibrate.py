@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from metaql.meta.calibrate import Verdicts, fit_bounds, fit_calibration, verdicts
+from metaql.meta.calibrate import Verdicts, fit_bounds, fit_calibration, verdicts, with_odds
 from metaql.policy.finiteq import untrained
 from metaql.policy.uncertainty import NUM_FACTS, Calibration, Z
 from metaql.tasks.families.random_mdp import RandomMDP
@@ -28,6 +28,26 @@ def test_known_quantiles_are_found():
     np.testing.assert_allclose(fitted.odds[-1], 2.0, rtol=0.1)
 
 
+def test_odds_are_of_a_kind_and_bounds_of_all():
+    """Among many arms what independent normals say means the opposite of what it does among few."""
+    rng = np.random.default_rng(0)
+
+    def seen(slope):
+        facts = np.zeros((5_000, NUM_FACTS))
+        facts[:, 0], facts[:, -1] = 1.0, rng.normal(size=5_000)
+        right = rng.random(5_000) < 1.0 / (1.0 + np.exp(-slope * facts[:, -1]))
+        error = rng.normal(size=5_000)
+        return Verdicts(error, facts, right, right.astype(float), right, facts)
+
+    few, many = seen(1.0), seen(-1.0)
+    bounds = fit_bounds([few, many])
+    np.testing.assert_allclose(bounds.odds[-1], 0.0, atol=0.1)
+    for verdict, slope in ((few, 1.0), (many, -1.0)):
+        own = with_odds(bounds, [verdict])
+        np.testing.assert_allclose(own.odds[-1], slope, rtol=0.15)
+        np.testing.assert_array_equal(own.weights, bounds.weights)
+
+
 @pytest.mark.slow
 def test_intervals_cover_tasks_that_were_not_used():
     family, learner = RandomMDP(num_states=5, num_actions=3), untrained()
@@ -38,7 +58,9 @@ def test_intervals_cover_tasks_that_were_not_used():
 
     steps = {"num_steps": 160, "episodes": 16}
     key = jax.random.key(1)
-    fitted = fit_calibration([learner], [draw(0, "train")], key, num_steps=[160], episodes=[16])
+    fitted = fit_calibration(
+        [learner], [draw(0, "train")], key, num_steps=[160], episodes=[16], kinds=["any"]
+    )["any"]
     before = verdicts(learner, Calibration(), draw(2, "test"), key, **steps)
     after = verdicts(learner, fitted, draw(2, "test"), key, **steps)
     assert abs(after.coverage() - 0.9) < 0.05

@@ -87,6 +87,27 @@ def test_minari_is_read_by_its_episodes():
     assert (log.num_states, log.num_actions, log.first_state, log.horizon) == (4, 2, 3, 2)
 
 
+def test_a_log_that_contradicts_itself_is_warned_of(make_agent):
+    """Rows of a replay buffer, observations off by one, a time limit that is none."""
+    log = corridor()
+    mixed = np.random.default_rng(0).permutation(60)
+    shuffled = {name: column[mixed] for name, column in log.items()}
+    moved = log | {"observations": np.roll(log["observations"], 1)}
+    for wrong in (shuffled, moved):
+        (words,) = read_dataset(wrong).warnings
+        assert "rows do not begin where the row before ended" in words
+    cut = corridor() | {"truncations": np.arange(60) == mixed[0]}
+    cut["terminations"] = np.zeros(60, bool)
+    assert read_dataset(cut | {"observations": np.zeros(60, int)}).horizon == NO_HORIZON
+    longest = int(np.diff(np.flatnonzero(log["terminations"]), prepend=-1).max())
+    assert read_dataset(log, horizon=longest).warnings == ()
+    (words,) = read_dataset(log, horizon=longest - 1).warnings
+    assert words == (
+        f"An episode of the log lasts {longest} steps, longer than the `horizon` given, {longest - 1}."
+    )
+    assert words in make_agent().adapt(log, horizon=longest - 1).warnings
+
+
 def test_a_space_that_numbers_nothing_says_no_sizes():
     """MultiDiscrete has a first value for each entry."""
     episode = SimpleNamespace(
@@ -135,6 +156,7 @@ def test_the_horizon_is_that_of_the_longest_episode_if_it_was_truncated(rows, ho
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"truncation": np.zeros(60, bool)}, "Did you mean 'truncations'"),
         ({"rewards": np.full(60, np.nan)}, "finite"),
         ({"rewards": 1.0}, "one entry per step"),
         ({"rewards": np.zeros(59)}, "one entry per step"),
@@ -147,8 +169,9 @@ def test_the_horizon_is_that_of_the_longest_episode_if_it_was_truncated(rows, ho
     ],
 )
 def test_what_is_no_log_is_named(change, words):
+    plain = {name: column for name, column in corridor().items() if name != "truncations"}
     with pytest.raises(DatasetError, match=words):
-        read_dataset(corridor() | change, num_states=3, num_actions=2)
+        read_dataset(plain | change, num_states=3, num_actions=2)
 
 
 def test_whole_numbers_are_numbers_however_they_are_kept():

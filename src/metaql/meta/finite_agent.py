@@ -103,7 +103,7 @@ class FiniteAgent:
             wanted = ONE_STATE if num_states == 1 else MANY_STATES
             return wanted if wanted in kinds else kinds[0]
         if prior not in self.priors:
-            raise unknown_name("`prior`", prior, kinds)
+            raise unknown_name("`prior`", prior, [*kinds, "auto"])
         return prior
 
     def adapt(
@@ -173,6 +173,7 @@ class FiniteAgent:
         number = max(len(known.lived.returns), 1)
         facts = _sizes(log.num_states, log.num_actions, log.horizon, number)
         found = self._conclude(learner, known, facts, kind)
+        found.warnings.extend(log.warnings)
         if not len(known.lived.returns):
             found.warnings.append(_NO_END)
         return found

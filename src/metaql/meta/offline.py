@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from metaql.meta.finite_memory import FIRST_SLOTS, blank, is_small
 from metaql.meta.unlike import Diary
 from metaql.policy.finiteq import FiniteQ, Knowledge
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.logs import columns_of, time_limit
+from metaql.tasks.logs import columns_of, longest_episode, time_limit
 from metaql.types import Transition
 
 _PLANS = 40
@@ -39,6 +39,8 @@ class Log(NamedTuple):
     horizon: int
     first_state: int
     first_action: int
+    warnings: tuple[str, ...]
+    """Where the log contradicts itself, in plain sentences."""
 
 
 def read_dataset(
@@ -51,8 +53,8 @@ def read_dataset(
     """Check a dataset.
 
     Args:
-        dataset: as `metaql.tasks.logs.columns_of` takes it; a Minari dataset numbers its states and actions
-            as its spaces say.
+        dataset: as `metaql.tasks.logs.columns_of` takes it, rows in the order in which they happened; a
+            Minari dataset numbers its states and actions as its spaces say.
         num_states: S; default: what the dataset's space says, else one more than the largest seen.
         num_actions: likewise.
         horizon: steps after which episodes are truncated; default: as long as the longest one
@@ -75,6 +77,8 @@ def read_dataset(
     states = _numbers("observations", columns, first_state, num_states)
     onto = _numbers("next_observations", columns, first_state, num_states)
     actions = _numbers("actions", columns, first_action, num_actions)
+    ended = columns["terminations"] | columns["truncations"]
+    gaps = int((~ended[:-1] & (onto[:-1] != states[1:])).sum())
     return Log(
         states=states,
         actions=actions,
@@ -84,10 +88,24 @@ def read_dataset(
         truncated=columns["truncations"],
         num_states=num_states or int(max(states.max(), onto.max())) + 1,
         num_actions=num_actions or int(actions.max()) + 1,
-        horizon=horizon or time_limit([columns]) or NO_HORIZON,
+        horizon=horizon or (0 if gaps else time_limit([columns])) or NO_HORIZON,
         first_state=first_state,
         first_action=first_action,
+        warnings=tuple(_contradictions(gaps, len(states), horizon, longest_episode(columns))),
     )
+
+
+def _contradictions(gaps: int, steps: int, horizon: int | None, longest: int) -> Iterator[str]:
+    """What is wrong with the order of the rows, or with the time limit."""
+    if gaps:
+        yield (
+            f"{gaps:,} of {steps:,} rows do not begin where the row before ended, and no episode is said to "
+            "end there. Rows must be in the order in which they happened, `next_observations` beside the "
+            "observations they follow, and episodes that were cut off marked in `truncations`. This log does "
+            "not tell returns and lengths of episodes, nor how long they may last."
+        )
+    elif horizon is not None and longest > horizon:
+        yield f"An episode of the log lasts {longest:,} steps, longer than the `horizon` given, {horizon:,}."
 
 
 def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:

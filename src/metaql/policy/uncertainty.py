@@ -48,6 +48,8 @@ REACH = (-6.0, 7.0)
 """Bounds of the logarithm by which an interval is widened."""
 _FLOOR = 1e-3
 """Least standard deviation, in units of reward: what planning leaves unsettled."""
+_LIKELY = 0.95
+"""Independent normals are believed no more than this: the best of fifty arms is hardly ever sure to them."""
 _QUANTILES = 64
 
 
@@ -113,7 +115,7 @@ def judge(learner: FiniteQ, memory: Knowledge, calibration: Calibration) -> Judg
     below, above = _reach(rows, std, calibration)
     fresh_below, fresh_above = _reach(fresh_row, fresh_std, calibration)
     fresh = jnp.stack([plan.fresh, plan.fresh - fresh_below, plan.fresh + fresh_above])
-    simple = jnp.clip(best_probability(plan.q, std, model.mask), 1e-4, 1.0 - 1e-4)
+    simple = jnp.clip(best_probability(plan.q, std, model.mask), 1.0 - _LIKELY, _LIKELY)
     least = jnp.where(memory.spec.action_mask, visits, jnp.inf).min(-1)
     state_facts = _with(facts, least, jnp.log(simple) - jnp.log1p(-simple))
     best = jax.nn.sigmoid(state_facts @ calibration.odds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,13 +35,23 @@ def columns_of(dataset: Any) -> dict[str, np.ndarray]:
             dataset. Where a step both terminates and truncates, it terminates.
 
     Raises:
-        DatasetError: an array is missing, empty or of another length; a reward is not finite; a flag is
-            neither true nor false.
+        DatasetError: an array is missing, misspelt, empty or of another length; a reward is not finite; a
+            flag is neither true nor false.
     """
     if hasattr(dataset, "iterate_episodes"):
         given = _of_episodes(dataset)
     else:
         given = dict(dataset if isinstance(dataset, Mapping) else dataset._asdict())
+    if "truncations" not in given:  # may be left out, but not misspelt
+        near = difflib.get_close_matches(
+            "truncations", [*map(str, given.keys() - set(FIELDS))], 1, 0.8
+        )
+        if near:
+            raise DatasetError(
+                f"A dataset has arrays {', '.join(FIELDS)}.",
+                f"Got {near[0]!r}.",
+                "Did you mean 'truncations'?",
+            )
     missing = [name for name in FIELDS[:-1] if name not in given]
     if missing:
         raise DatasetError(
@@ -75,11 +86,21 @@ def time_limit(logs: Sequence[Mapping[str, np.ndarray]]) -> int:
     """
     cut = longest = 0
     for columns in logs:
-        ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
-        lengths = np.diff(ends, prepend=-1, append=len(columns["rewards"]) - 1)
+        ends, lengths = _episodes(columns)
         longest = max(longest, int(lengths.max()))
         cut = max(cut, int(lengths[:-1][columns["truncations"][ends]].max(initial=0)))
     return cut if cut == longest else 0
+
+
+def longest_episode(columns: Mapping[str, np.ndarray]) -> int:
+    """Steps of the longest episode, also one in which the log breaks off."""
+    return int(_episodes(columns)[1].max())
+
+
+def _episodes(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The last step of every episode; how long they are, and how long what follows the last one is."""
+    ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
+    return ends, np.diff(ends, prepend=-1, append=len(columns["rewards"]) - 1)
 
 
 def _check_lengths(columns: Mapping[str, np.ndarray]) -> None:
