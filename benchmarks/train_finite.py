@@ -144,23 +144,24 @@ def intervals(
     """Fit them on train tasks of every course, with odds for each kind of task."""
     jax.clear_caches()
     say("fitting intervals")
+    kinds = [kind for kind, (courses, _) in RECIPES[name].items() for _ in courses]
+    lived = [course for courses, _ in RECIPES[name].values() for course in courses]
     learners = [
-        (kind, FiniteQ(priors[kind], curiosities[kind], slots=course.slots), course)
-        for kind, (courses, _) in RECIPES[name].items()
-        for course in courses
+        FiniteQ(priors[kind], curiosities[kind], slots=course.slots)
+        for kind, course in zip(kinds, lived, strict=True)
     ]
     key_tasks, key_lives = jax.random.split(jax.random.key(seed + 1))
     batches = [
         course.family.tasks(jax.random.fold_in(key_tasks, index), CALIBRATED, "train")
-        for index, (_, _, course) in enumerate(learners)
+        for index, course in enumerate(lived)
     ]
     return fit_calibration(
-        [learner for _, learner, _ in learners],
+        learners,
         batches,
         key_lives,
-        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for _, _, course in learners],
-        episodes=[course.episodes for _, _, course in learners],
-        kinds=[kind for kind, _, _ in learners],
+        num_steps=[min(course.steps, MOST_STEPS) // 16 * 16 for course in lived],
+        episodes=[course.episodes for course in lived],
+        kinds=kinds,
     )
 
 

@@ -42,11 +42,20 @@ def load_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def check_seed(seed: Any, name: str = "seed") -> None:
     """Raise `UsageError` unless it is a whole number of 32 bits: of larger ones the rest would not count."""
-    whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not whole or not 0 <= int(seed) < _SEEDS:
+    if not _is_whole(seed) or not 0 <= seed < _SEEDS:
         raise UsageError(
             f"`{name}` must be a whole number from 0 to {_SEEDS - 1:,}.", f"Got {seed!r}."
         )
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise `UsageError` unless ``value`` is an integer, at least ``least``."""
+    if not _is_whole(value) or value < least:
+        raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def build(cls: type[Config], values: Mapping[str, Any], source: str = "the arguments") -> Config:

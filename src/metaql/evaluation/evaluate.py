@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from gymnasium import spaces
 
+from metaql.config import check_whole
 from metaql.errors import UnsupportedSpaceError, UsageError
 from metaql.evaluation.compare import (
     AGENT,
@@ -19,7 +20,7 @@ from metaql.evaluation.compare import (
     one_by_one,
 )
 from metaql.evaluation.summary import Findings, summarise
-from metaql.meta.adapt import check_request, check_whole
+from metaql.meta.adapt import check_request
 from metaql.meta.agent import AnyAgent
 from metaql.meta.config import AnyFamily
 from metaql.meta.host_lives import live_in_simulators

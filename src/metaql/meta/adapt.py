@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metaql.config import check_seed
-from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
+from metaql.config import check_seed, check_whole
+from metaql.errors import EndlessWarning, EnvironmentFaultError
 from metaql.meta.lifetime import first_turn, turn
 from metaql.policy.beliefq import Belief, BeliefQ
 from metaql.tasks.host import HostEnvironment, HostStep, numbered
@@ -320,12 +320,6 @@ def check_request(episodes: int, seed: int) -> None:
     """Raise `UsageError` unless ``episodes`` and ``seed`` are integers in range."""
     check_whole("episodes", episodes, 1)
     check_seed(seed)
-
-
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Raise `UsageError` unless ``value`` is an integer, at least ``least``."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise UsageError(f"`{name}` must be an integer, at least {least}.", f"Got {value!r}.")
 
 
 def _transition(state: Observation, action: HostAction, answer: HostStep) -> Transition:

@@ -166,7 +166,7 @@ def fit_calibration(
     # A batch keeps one core busy, compiling most of the time.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen = list(pool.map(one, cases))
-    bounds = fit_bounds(seen)
+    bounds = _with_bounds(seen)
     return {
         wanted: with_odds(
             bounds, [each for each, kind in zip(seen, kinds, strict=True) if kind == wanted]
@@ -177,12 +177,15 @@ def fit_calibration(
 
 def fit_bounds(seen: Sequence[Verdicts]) -> Calibration:
     """The weights of both bounds and of the odds, from what was believed and what is true."""
+    return with_odds(_with_bounds(seen), seen)
+
+
+def _with_bounds(seen: Sequence[Verdicts]) -> Calibration:
     error = np.arcsinh(np.concatenate([each.error for each in seen]))
     facts = np.concatenate([each.facts for each in seen]).astype(np.float64)
     weight = _alike([len(each.error) for each in seen])
     sides = [_fit_side(sign * error, facts, weight) for sign in (-1.0, 1.0)]
-    fitted = eqx.tree_at(lambda c: c.weights, Calibration(), np.asarray(sides, np.float32))
-    return with_odds(fitted, seen)
+    return eqx.tree_at(lambda c: c.weights, Calibration(), np.asarray(sides, np.float32))
 
 
 def with_odds(calibration: Calibration, seen: Sequence[Verdicts]) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from metaql.config import check_whole
 from metaql.errors import DatasetError
-from metaql.meta.adapt import Lived, check_whole
+from metaql.meta.adapt import Lived
 from metaql.meta.compiling import compile_options
 from metaql.meta.finite_memory import FIRST_SLOTS, blank, is_small
 from metaql.meta.unlike import Diary
@@ -95,17 +96,20 @@ def read_dataset(
     )
 
 
-def _contradictions(gaps: int, steps: int, horizon: int | None, longest: int) -> Iterator[str]:
+def _contradictions(gaps: int, steps: int, horizon: int | None, longest: int) -> list[str]:
     """What is wrong with the order of the rows, or with the time limit."""
     if gaps:
-        yield (
+        return [
             f"{gaps:,} of {steps:,} rows do not begin where the row before ended, and no episode is said to "
             "end there. Rows must be in the order in which they happened, `next_observations` beside the "
             "observations they follow, and episodes that were cut off marked in `truncations`. This log does "
             "not tell returns and lengths of episodes, nor how long they may last."
-        )
-    elif horizon is not None and longest > horizon:
-        yield f"An episode of the log lasts {longest:,} steps, longer than the `horizon` given, {horizon:,}."
+        ]
+    if horizon is not None and longest > horizon:
+        return [
+            f"An episode of the log lasts {longest:,} steps, longer than the `horizon` given, {horizon:,}."
+        ]
+    return []
 
 
 def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metaql import checkpoint
-from metaql.config import build
+from metaql.config import build, check_whole
 from metaql.embedding.recurrent import Sight, sight_of
 from metaql.errors import EnvironmentFaultError, UnsupportedSpaceError, UsageError
 from metaql.meta.adapt import (
@@ -24,7 +24,6 @@ from metaql.meta.adapt import (
     NotingCompanion,
     TurnCompanion,
     check_request,
-    check_whole,
     live_on_host,
 )
 from metaql.meta.gradient import GradientSteps, adapted_weights

@@ -9,10 +9,11 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, Int
 
+from metaql.config import check_whole
 from metaql.errors import DatasetError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.logs import FIELDS, columns_of, time_limit
-from metaql.tasks.simulators import LEVELS, check_horizon
+from metaql.tasks.simulators import LEVELS
 from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Transition
 
@@ -95,7 +96,8 @@ class LoggedFamily:
                 f"Got {type(datasets).__name__}{size}.",
                 "Name the tasks: {name: log, ...}.",
             )
-        check_horizon(horizon)
+        if horizon is not None:
+            check_whole("horizon", horizon, 1)
         host = open_vectors(env, levels)
         self.name, self.levels, self.host = name, tuple(levels), host
         self.tasks = list(datasets)

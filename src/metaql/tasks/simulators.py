@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import wrappers
 
+from metaql.config import check_whole
 from metaql.errors import UnknownNameError, UsageError
 from metaql.tasks.crowd import Crowd, check_alike
 from metaql.tasks.families.base import SPLITS, check_split
@@ -167,18 +168,12 @@ def _check_types(make_env: Any, tasks: Any, horizon: Any, seconds: Any) -> None:
             f"Got a {type(tasks).__name__}.",
             'For instance: {"train": [0.5, 1.0, 2.0], "test": [1.5]}.',
         )
-    check_horizon(horizon)
+    if horizon is not None:
+        check_whole("horizon", horizon, 1)
     if not isinstance(seconds, Real) or isinstance(seconds, bool) or not float(seconds) > 0:
         raise UsageError(
             "`seconds` must be a number above 0.", f"Got {seconds!r}.", "No limit: float('inf')."
         )
-
-
-def check_horizon(horizon: Any) -> None:
-    """Raise `UsageError` unless it is a number of steps, or None."""
-    whole = isinstance(horizon, Integral) and not isinstance(horizon, bool)
-    if horizon is not None and (not whole or horizon < 1):
-        raise UsageError("`horizon` must be an integer, at least 1.", f"Got {horizon!r}.")
 
 
 def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
