@@ -14,7 +14,7 @@ from metaql.embedding.recurrent import Sight
 from metaql.errors import UnknownNameError, UnsupportedSpaceError, UsageError
 from metaql.evaluation import evaluate as module
 from metaql.evaluation.compare import AGENT, compare, levels
-from metaql.evaluation.summary import AT_RANDOM, summarise
+from metaql.evaluation.summary import AT_RANDOM, DIFFERENCE, summarise
 from metaql.meta.agent import Agent
 from metaql.meta.lifetime import Lives
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -126,9 +126,11 @@ def test_printed_it_is_a_table():
     found = metaql.evaluate(recurrent(), paying([4.0, 4.0 + 1e-9]), lifetimes=2)
     title, head, agent, chance, warning = str(found).splitlines()
     assert title == "Mean return by block of episodes, 2 lifetimes each [95% interval]"
-    assert head.split() == ["episodes", "1-2"]
+    assert head.endswith(f"  {DIFFERENCE}")
+    assert head.split()[:2] == ["episodes", "1-2"]
     assert agent.startswith(f"{AGENT}  8.00 [8.00, 8.00]")
     assert chance.startswith(f"{AT_RANDOM}    8.00 [8.00, 8.00]")
+    assert chance.endswith("  0.00 [0.00, 0.00]")
     assert warning.startswith(f"Warning: In episodes 1-2 the {AGENT} is not shown to be better")
     assert found.as_dict()["warnings"] == list(found.warnings)
 
@@ -137,17 +139,35 @@ def test_only_who_is_no_better_than_chance_is_warned_of():
     def lives(*means):
         returns = np.asarray(means)[:, None, None] + np.linspace(-0.1, 0.1, 20)[None, :, None]
         ones = np.ones((20, 1), np.int64)
-        names = ("the agent", AT_RANDOM)
+        names = ("agent", AT_RANDOM)
         return {
             name: Lives(row, ones, ones[:, 0], None)
             for name, row in zip(names, returns, strict=True)
         }
 
     assert summarise(lives(1.0, 0.0), {}).warnings == ()
-    for better in (0.0, 0.01, -1.0):
+    for better in (0.0, 0.01):
         assert len(summarise(lives(better, 0.0), {}).warnings) == 1
-    alone = {"the agent": lives(1.0, 0.0)["the agent"]}
+    worse, more = summarise(lives(-1.0, 0.0), {}).warnings
+    assert "not shown to be better" in worse
+    assert more == f"{AT_RANDOM} earns more than the agent: 1.00 [1.00, 1.00] an episode."
+    alone = {"agent": lives(1.0, 0.0)["agent"]}
     assert summarise(alone, {}).warnings == ()
+
+
+def test_differences_are_those_within_a_task():
+    """Tasks differ a hundred times as much as learners: intervals overlap, the difference is sure."""
+    tasks = np.linspace(0.0, 100.0, 30)[:, None]
+    ones = np.ones((30, 2), np.int64)
+    rows = {"agent": tasks + np.asarray([1.0, 3.0]), "other": tasks + np.asarray([0.0, 1.0])}
+    found = summarise(
+        {name: Lives(row, ones, ones[:, 0], None) for name, row in rows.items()}, {"optimum": 200.0}
+    )
+    first, second = (row.cells[-1] for row in found.learners)
+    assert first.low < second.high
+    told = found.as_dict()["minus_agent"]
+    assert told == {"other": pytest.approx({"mean": -1.5, "low": -1.5, "high": -1.5})}
+    assert [line[-1] for line in found.table()] == [DIFFERENCE, "", "-1.50 [-1.50, -1.50]", ""]
 
 
 def continuous(pays):

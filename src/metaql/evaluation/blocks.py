@@ -118,6 +118,11 @@ def block_table(
     return table
 
 
+def mean_cell(values: Float[np.ndarray, " N"]) -> Cell:
+    """Mean over lifetimes with its 95% interval."""
+    return _cell(*mean_interval(values))
+
+
 def _cell(mean: float, low: float, high: float) -> Cell:
     """Plain floats; limits that are not known (one lifetime) become None."""
     low, high = float(low), float(high)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 
 from metaql.evaluation.blocks import Cell, Curve
 from metaql.evaluation.plots import COLOURS, learning_curves, q_map, q_table, to_svg
-from metaql.evaluation.summary import Findings
+from metaql.evaluation.summary import DIFFERENCE, Findings
 from metaql.files import write_file
 
 
@@ -82,18 +82,22 @@ def lake_grid(terminates: Sequence[bool], width: int) -> tuple[str, ...]:
 
 
 def _table(found: Findings) -> str:
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in found.blocks)
+    names = (*found.blocks, DIFFERENCE)
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     body = []
     for row in found.learners:
+        gap = found.differences.get(row.name)
         cells = "".join(f"<td>{_cell(cell)}</td>" for cell in row.cells)
+        cells += "<td></td>" if gap is None else f"<td>{_cell(gap)}</td>"
         body.append(f'<tr><th scope="row">{escape(row.name)}</th>{cells}</tr>')
     for row in found.levels:
-        value = f'<td colspan="{len(row.cells)}">{row.cells[0].mean:.3f} (exact)</td>'
+        value = f'<td colspan="{len(row.cells)}">{row.cells[0].mean:.3f} (exact)</td><td></td>'
         body.append(f'<tr class="level"><th scope="row">{escape(row.name)}</th>{value}</tr>')
     return (
         f"<h2>Table</h2><div class=wide><table><caption>{escape(found.score.capitalize())} by "
         f"block of episodes, mean of {found.runs} lifetimes; below it the 95% interval (bootstrap "
-        f'over lifetimes).</caption><thead><tr><th scope="col">episodes</th>{heads}</tr></thead>'
+        "over lifetimes). The last column is over all episodes, in the same tasks."
+        f'</caption><thead><tr><th scope="col">episodes</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from metaql.evaluation.blocks import (
+    Cell,
     Curve,
     Row,
     block_name,
@@ -17,11 +18,14 @@ from metaql.evaluation.blocks import (
     blocks_within,
     curve_by_episode,
     curve_by_steps,
+    mean_cell,
     step_grid,
 )
 
 AT_RANDOM = "acting at random"
 """Name of the baseline that knows nothing and learns nothing."""
+DIFFERENCE = "all, minus agent"
+"""Head of the column of differences."""
 
 
 class Lived(Protocol):
@@ -51,6 +55,8 @@ class Findings:
     learners: tuple[Row, ...]
     levels: tuple[Row, ...]
     """Exact values that no experience changes."""
+    differences: Mapping[str, Cell]
+    """By learner but the first: its mean return of all episodes, minus the first one's."""
     by_episode: Mapping[str, Curve]
     by_steps: Mapping[str, Curve]
     """On one grid for all; who has lived all episodes keeps the last value."""
@@ -65,12 +71,27 @@ class Findings:
 
     def table(self) -> list[tuple[str, ...]]:
         """The head and the rows as text."""
-        rows = [row.as_text() for row in (*self.learners, *self.levels)]
-        return [("episodes", *self.blocks), *rows]
+        rows = [
+            (*row.as_text(), str(self.differences.get(row.name, "")))
+            for row in (*self.learners, *self.levels)
+        ]
+        return [("episodes", *self.blocks, DIFFERENCE), *rows]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Plain sentences on what the table does not show, though one might think so."""
+        return (*self._no_better_than_chance(), *self._beaten())
+
+    def _beaten(self) -> tuple[str, ...]:
+        """Who earns more for sure."""
+        agent = self.learners[0].name
+        return tuple(
+            f"{name} earns more than the {agent}: {cell} an episode."
+            for name, cell in self.differences.items()
+            if cell.low is not None and cell.low > 0
+        )
+
+    def _no_better_than_chance(self) -> tuple[str, ...]:
         last = {row.name: row.cells[-1] for row in self.learners}
         agent, chance = self.learners[0], last.get(AT_RANDOM)
         low = agent.cells[-1].low
@@ -104,6 +125,7 @@ class Findings:
             "blocks": list(self.blocks),
             "learners": cells,
             "levels": self.level_values(),
+            "minus_agent": {name: asdict(cell) for name, cell in self.differences.items()},
             "warnings": list(self.warnings),
         }
 
@@ -115,6 +137,7 @@ def summarise(
 
     Args:
         lives: by learner, all with the same number of episodes; the first is what it is about.
+            Lifetimes of the same number are compared: in the same task, where each has one of its own.
         levels: exact mean returns per episode that no experience changes.
         score: what the returns are.
     """
@@ -122,12 +145,14 @@ def summarise(
     first = next(iter(returns.values()))
     grid = _common_grid([np.asarray(each.lengths) for each in lives.values()])
     table = block_table(returns, levels)
+    others = list(returns.items())[1:]
     return Findings(
         score=score,
         runs=len(first),
         blocks=tuple(block_name(block) for block in blocks_within(first.shape[1])),
         learners=tuple(table[: len(returns)]),
         levels=tuple(table[len(returns) :]),
+        differences={name: mean_cell((rows - first).mean(1)) for name, rows in others},
         returns=returns,
         by_episode={name: curve_by_episode(rows) for name, rows in returns.items()},
         by_steps={
