@@ -531,6 +531,44 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "records: a stroke that was thrown back leaves no hope",
+        "policy/model.py",
+        "_BY_OUTCOME * each * (1.0 - led.kept)",
+        "0.0 * each * (1.0 - led.kept)",
+        (
+            "policy/test_records.py"
+            "::test_a_stroke_that_was_thrown_back_leaves_hope_for_one_that_holds",
+        ),
+    ),
+    Mutant(
+        "records: pairs that paid the most may still set them",
+        "policy/model.py",
+        "(1.0 - led.kept) * plain**2",
+        "(1.0 - led.kept) * plain**0",
+        ("policy/test_records.py::test_a_pair_that_paid_as_much_as_any_shows_what_it_pays",),
+    ),
+    Mutant(
+        "records: outcomes not shown may set them where episodes end",
+        "policy/model.py",
+        "& ~seen.alone & ~seen.ended, left, 0.0)",
+        "& ~seen.alone, left, 0.0)",
+        ("policy/test_records.py::test_nothing_is_left_where_episodes_end_or_of_a_bandit",),
+    ),
+    Mutant(
+        "optimism: a few pairs tell how dense rewards are",
+        "embedding/evidence.py",
+        "/ peak / (tried.sum() + 10.0)",
+        "/ peak / (tried.sum() + 1.0)",
+        ("policy/test_records.py::test_density_is_what_pairs_pay_of_the_most_that_one_did",),
+    ),
+    Mutant(
+        "evaluation: differences are not within a task",
+        "evaluation/summary.py",
+        "mean_cell((rows - first).mean(1))",
+        "mean_cell(rows.mean(1) - first.mean())",
+        ("evaluation/test_evaluate.py::test_differences_are_those_within_a_task",),
+    ),
+    Mutant(
         "records: arms of every state may set them",
         "policy/model.py",
         "seen.alone & (prior.unit == 0)",

@@ -68,7 +68,7 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
         # were cut off learned to explore too little (random MDPs, 100 episodes: 1948 for 2016).
         MANY_STATES: (
             BROAD,
-            FiniteTrainConfig(iterations=14, pairs=5, bank=2048, spread=0.3, rate=0.12),
+            FiniteTrainConfig(iterations=18, pairs=5, bank=2048, spread=0.3, rate=0.12),
         ),
         # The closed form is kept: climbing ten iterations traded coins (50 arms, 500 pulls: 451 for 464) and
         # sure arms (deceptive: 105 for 122) for nothing.

@@ -26,6 +26,7 @@ from metaql.meta import finite_adapt, finite_agent, finite_memory
 from metaql.meta.finite_adapt import judgement
 from metaql.meta.finite_memory import Rows, blank, more_slots, widen
 from metaql.meta.unlike import warnings_for
+from metaql.policy.curiosity import Curiosity
 from metaql.policy.finiteq import FiniteQ, no_knowledge
 from metaql.policy.uncertainty import Calibration, Z
 from metaql.tasks.finite import NO_HORIZON
@@ -205,10 +206,23 @@ def test_how_an_episode_ended_is_learned_though_the_next_one_fails_to_begin(agen
 
 def test_small_values_are_acted_on_as_large_ones_are(adapted):
     small = jax.tree.map(lambda x: x * 2.0**-20, adapted.memory.plan)
-    shrunk = dataclasses.replace(adapted, memory=adapted.memory._replace(plan=small))
+    large, shrunk = (
+        dataclasses.replace(
+            adapted,
+            memory=adapted.memory._replace(plan=plan),
+            _chance=np.random.default_rng(0),
+        )
+        for plan in (adapted.memory.plan, small)
+    )
     states = np.arange(5, 16)
-    acting = (each.predict(states, deterministic=False)[0] for each in (adapted, shrunk))
+    acting = (each.predict(states, deterministic=False)[0] for each in (large, shrunk))
     np.testing.assert_array_equal(*acting)
+
+
+def test_among_equals_not_always_the_same_is_chosen(adapted):
+    nobody = dataclasses.replace(adapted, rows={}, _chance=np.random.default_rng(0))
+    chosen = {int(nobody.predict(5, deterministic=False)[0]) for _ in range(30)}
+    assert len(chosen) > 1
 
 
 @pytest.mark.parametrize(
@@ -296,7 +310,8 @@ def test_intervals_that_were_fitted_without_a_fact_stay_as_they_were(agent, adap
     rng = np.random.default_rng(0)
     fitted = rng.normal(0.0, 0.1, (2, 9)).astype(np.float32), np.eye(9, dtype=np.float32)[8]
     older = eqx.tree_at(lambda c: (c.weights, c.odds), Calibration(9), fitted)
-    tree = (agent.priors, agent.curiosities, dict.fromkeys(agent.priors, older))
+    few = {kind: Curiosity(10) for kind in agent.priors}
+    tree = (agent.priors, few, dict.fromkeys(agent.priors, older))
     extra = {"kinds": sorted(agent.priors), "arms": {}, "family": "finite", "card": {}}
     checkpoint.save(tmp_path / "older", tree, kind=finite_agent.KIND, extra=extra)
     found = metaql.load(tmp_path / "older").calibrations["many_states"]

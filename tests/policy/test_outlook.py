@@ -439,7 +439,8 @@ def test_no_record_is_set_where_arms_win_or_lose_or_scale_is_known_or_states_are
     for paid in ((), (1.0,), (1.0, 0.0, 1.0)):
         np.testing.assert_allclose(surprise(1, *paid)[0], 0.0, atol=1e-6)
     for sizes, known in ((1, 3.0), (2, 0.0)):
-        np.testing.assert_allclose(surprise(sizes, 0.5, 2.0, 1.0, unit=known)[0], 0.0, atol=1e-6)
+        untried = surprise(sizes, 0.5, 2.0, 1.0, unit=known)[0][3:]
+        np.testing.assert_allclose(untried, 0.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("exists", [[True], [True, False]])
@@ -453,3 +454,36 @@ def test_of_a_bandit_arrivals_explain_no_rewards(exists):
     scale = reward_scale(memory.evidence, learner.prior)
     believed = BELIEVED(learner, memory).q[0]
     np.testing.assert_allclose(believed, pair_means(memory.evidence, learner.prior, scale).mean[0])
+
+
+@pytest.mark.parametrize("unit", [1e-18, 1e-16, 1e-10, 1e-6, 1e12])
+def test_no_unit_of_reward_makes_plans_of_nothing(unit):
+    """Below `SMALLEST_REWARD` there is nothing to plan for; above it plans are the same but for the unit."""
+    steps = [(0, 0, 0.5, 1), (1, 1, -1.0, 2), (2, 0, 0.2, 0), (0, 1, 0.1, 0)] * 3
+    found = []
+    for size in (1.0, unit):
+        masks = jnp.ones(3, bool), jnp.ones(2, bool)
+        memory = INIT(
+            untrained(), jax.random.key(0), TaskSpec(*masks, jnp.asarray(30), jnp.asarray(9))
+        )
+        for state, action, reward, onto in steps:
+            made = (
+                jnp.asarray(state),
+                jnp.asarray(action),
+                jnp.asarray(size * reward),
+                jnp.asarray(onto),
+            )
+            last = Transition(*made, jnp.asarray(False), jnp.asarray(False))
+            memory = UPDATE(untrained(), jax.random.key(0), memory, last)
+        found.append(np.asarray(memory.plan.q, np.float64))
+    assert np.isfinite(found[1]).all()
+    if unit > 1e-13:
+        np.testing.assert_allclose(found[1] / unit, found[0], rtol=2e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1.0])
+def test_hopes_of_two_values_do_not_depend_on_their_unit(unit):
+    two = Bounds(*(jnp.asarray(x) for x in (0.0, unit, 1.0, False)))
+    moments = jnp.asarray(0.5 * unit), jnp.asarray((0.2 * unit) ** 2)
+    hope = float(_hope(moments, jnp.asarray(2.0), two, jnp.asarray(1.0)))
+    assert hope / unit == pytest.approx(1.0 / (1.0 + np.exp(-1.6)) - 0.5, rel=1e-3)

@@ -30,7 +30,7 @@ from metaql.embedding.profiles import (
     chances,
     no_profiles,
 )
-from metaql.embedding.statistics import Tally
+from metaql.embedding.statistics import SMALLEST_REWARD, Tally
 from metaql.embedding.strides import Strides, no_strides
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
@@ -116,9 +116,21 @@ class Evidence(NamedTuple):
 
     @property
     def peak(self) -> Float[Array, ""]:
-        """Largest magnitude of a reward; 0 before any but zeros."""
+        """Largest magnitude of a reward; 0 before any but zeros (or `SMALLEST_REWARD`)."""
         peak = jnp.maximum(jnp.abs(self.lowest), jnp.abs(self.highest))
-        return jnp.where(jnp.isfinite(peak), peak, 0.0)
+        return jnp.where(jnp.isfinite(peak) & (peak > SMALLEST_REWARD), peak, 0.0)
+
+    @property
+    def density(self) -> Float[Array, ""]:
+        """How much most pairs pay, of the most that was paid, in [0, 1]: little where rewards are rare.
+
+        Ten pairs more that pay nothing are pretended. Where all rewards were the same they say nothing: 0.
+        """
+        tried = self.pair.visits > 0
+        each = jnp.abs(self.pair.reward) / jnp.maximum(self.pair.visits, 1.0)
+        peak = jnp.maximum(self.peak, 1e-30)
+        apart = jnp.where(tried.any(), self.highest - self.lowest, 0.0)
+        return jnp.minimum(apart / peak, 1.0) * each.sum() / peak / (tried.sum() + 10.0)
 
     @property
     def ended(self) -> Bool[Array, ""]:

@@ -42,6 +42,8 @@ class Scores(NamedTuple):
     """The same for terminations."""
 
 
+SMALLEST_REWARD = 1e-14
+"""Rewards that are no larger count as none: in float32 their squares vanish."""
 ODDS_LIMIT = 10.0
 """Evidence beyond this log-odds is not added, so that a judgement can still turn."""
 _ODDS_STEP = 5.0
@@ -143,7 +145,7 @@ def _judge(
 
 def reward_scale(known: Statistics) -> Float[Array, ""]:
     """The unit of reward: the largest magnitude seen or expected, 1 before any."""
-    return jnp.where(known.reward_peak > 0, known.reward_peak, 1.0)
+    return jnp.where(known.reward_peak > SMALLEST_REWARD, known.reward_peak, 1.0)
 
 
 def reward_variance(known: Statistics, trust: Float[Array, ""] | float = 0.0) -> Float[Array, ""]:

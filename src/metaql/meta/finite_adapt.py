@@ -237,6 +237,7 @@ class FiniteAdapted(FiniteAdaptation):
     num_states: int
     calibration: Calibration
     _judged: list[Judgement] = field(default_factory=list[Judgement])
+    _chance: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -253,17 +254,18 @@ class FiniteAdapted(FiniteAdaptation):
     def choose(self, states: Int[np.ndarray, " N"], deterministic: bool) -> Int[np.ndarray, " N"]:
         """Actions in these states, both numbered from 0; where never met all look alike."""
         if deterministic:
-            return self.q_table()[states].argmax(-1)
+            return self._in_states(states, self.judged.mean, self.judged.fresh[0]).argmax(-1)
         plan = jax.device_get(self.memory.plan)
-        values = self._by_state(plan.q, plan.fresh)[states]
+        values = self._in_states(states, plan.q, plan.fresh)
         top = values.max(-1, keepdims=True)
         close = values >= top - float(self.learner.alike(self.memory)) * np.abs(top)
-        noise = np.random.default_rng(0).random(values.shape)
+        noise = self._chance.random(values.shape)
         return np.where(close, noise, -1.0).argmax(-1)
 
     def q_table(self) -> Float[np.ndarray, "S A"]:
         """Q(s, a) as believed: the posterior mean of Q*; states never met are worth what is usual."""
-        return self._by_state(self.judged.mean, self.judged.fresh[0])
+        states = np.arange(self.num_states)
+        return self._in_states(states, self.judged.mean, self.judged.fresh[0])
 
     def beliefs(self) -> Beliefs:
         """Mean, 90% interval and the odds of the greedy action, in every state acted in."""
@@ -298,8 +300,9 @@ class FiniteAdapted(FiniteAdaptation):
             *(np.clip(part, least, most) for part in (mean, mean - reach, mean + reach))
         )
 
-    def _by_state(self, values: Any, fresh: Any) -> Float[np.ndarray, "S A"]:
-        table = np.full(self.shape, np.asarray(fresh), np.float32)
-        states, rows = np.asarray(list(self.rows)), np.asarray(list(self.rows.values()))
-        table[states] = np.asarray(values)[rows]
-        return table
+    def _in_states(
+        self, states: Int[np.ndarray, " N"], values: Any, fresh: Any
+    ) -> Float[np.ndarray, "N A"]:
+        """The rows of these states, whether met or not: a table of all may be too large."""
+        rows = np.asarray([self.rows.get(int(state), -1) for state in states])[:, None]
+        return np.where(rows < 0, np.asarray(fresh), np.asarray(values)[rows[:, 0]])

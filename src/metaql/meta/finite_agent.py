@@ -18,7 +18,7 @@ from metaql.meta.finite_adapt import FiniteAdapted, FiniteCompanion
 from metaql.meta.finite_memory import FIRST_SLOTS
 from metaql.meta.offline import Learned, Log, learn, read_dataset
 from metaql.meta.unlike import warnings_for
-from metaql.policy.curiosity import Curiosity
+from metaql.policy.curiosity import FEATURES, Curiosity
 from metaql.policy.finiteq import FiniteQ
 from metaql.policy.uncertainty import NUM_FACTS, Calibration
 from metaql.tasks.finite import NO_HORIZON
@@ -30,6 +30,8 @@ KIND = "finite agent"
 ONE_STATE, MANY_STATES = "one_state", "many_states"
 _FACTS_BEFORE = 9
 """Of intervals fitted before it counted whether an episode ended by itself."""
+_FEATURES_BEFORE = 10
+"""Of optimism trained before it counted how dense rewards are."""
 _NO_END = (
     "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, "
     "and the horizon is not known."
@@ -206,7 +208,7 @@ class FiniteAgent:
         """
         tree = (self.priors, self.curiosities, self.calibrations)
         kinds, arms = sorted(self.priors), self._num_arms()
-        about = {"kinds": kinds, "arms": arms, "facts": NUM_FACTS}
+        about = {"kinds": kinds, "arms": arms, "facts": NUM_FACTS, "features": FEATURES}
         extra = {**about, "family": self.family_name, "card": self.card}
         checkpoint.save(path, tree, kind=KIND, extra=extra)
 
@@ -226,7 +228,7 @@ def load_finite(folder: Path) -> FiniteAgent:
 
     def like() -> tuple[dict[str, Hyperprior], dict[str, Curiosity], Any]:
         priors = {kind: broad((arms or {}).get(kind)) for kind in kinds}
-        curiosities = {kind: Curiosity() for kind in kinds}
+        curiosities = {kind: Curiosity(extra.get("features", _FEATURES_BEFORE)) for kind in kinds}
         # Agents of before tell no arms apart and have one calibration, some of fewer facts.
         one = Calibration(extra.get("facts", _FACTS_BEFORE))
         return priors, curiosities, one if arms is None else dict.fromkeys(kinds, one)
@@ -236,7 +238,7 @@ def load_finite(folder: Path) -> FiniteAgent:
     (priors, curiosities, found), _ = checkpoint.load(folder, blank, kind=KIND)
     return FiniteAgent(
         priors=priors,
-        curiosities=curiosities,
+        curiosities={kind: each.widened() for kind, each in curiosities.items()},
         calibrations={kind: (found if arms is None else found[kind]).widened() for kind in kinds},
         family_name=extra["family"],
         card=extra["card"],

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-FEATURES = 10
+FEATURES = 11
 """Facts about the lifetime that count besides pulls left per pull made."""
 
 
@@ -81,11 +82,16 @@ class Curiosity(eqx.Module):
     ambition: Float[Array, ""]
     """Logarithm of how far rewards of what was never met or tried may exceed others; see `beyond`."""
 
-    def __init__(self) -> None:
+    def __init__(self, facts: int = FEATURES) -> None:
         """At first the closed form."""
         self.ambition = jnp.zeros(())
         self.level, self.crowd, self.by_ratio = jnp.zeros(()), jnp.ones(()), jnp.zeros(())
-        self.by_fact = jnp.zeros(FEATURES)
+        self.by_fact = jnp.zeros(facts)
+
+    def widened(self) -> Curiosity:
+        """The same, to which facts that it was trained without make no difference: the last ones."""
+        more = FEATURES - len(self.by_fact)
+        return eqx.tree_at(lambda it: it.by_fact, self, np.pad(self.by_fact, (0, more)))
 
     def settled(self, ended: Bool[Array, ""]) -> Curiosity:
         """What counts in a task where an episode ended by itself, or where none did.

@@ -243,6 +243,7 @@ class FiniteQ(eqx.Module):
             by_base[1].sum(),
             (seen.pair.visits > 0).sum() / (seen.met.sum() * spec.action_mask.sum() + 1.0),
             seen.binary & (seen.highest > seen.lowest),
+            4.0 * seen.density,
         ]
         return left, jnp.stack([jnp.asarray(fact, jnp.float32) for fact in facts])
 

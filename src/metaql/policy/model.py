@@ -28,6 +28,9 @@ from metaql.embedding.strides import Leads, leads
 from metaql.embedding.successors import Successors
 from metaql.types import TaskSpec
 
+_BY_OUTCOME = 0.25
+"""How likely it is held that what a pair pays depends on where it leads, where records are concerned."""
+
 
 class Moments(NamedTuple):
     """Mean and variance, at every index and at one never visited."""
@@ -100,7 +103,9 @@ def posterior(
     scale = reward_scale(seen, prior)
     pair, arrival = pair_means(seen, prior, scale), arrival_means(seen, prior, scale)
     pair, arrival = _upwards(pair, seen.pair, upwards), _upwards(arrival, seen.arrival, upwards)
-    pair = pair._replace(variance=pair.variance + jnp.where(_open(seen, prior), records, 0.0))
+    led = outcomes(seen, prior)
+    left = jnp.where(_open(seen, prior), 1.0, _unseen(seen, pair, led))
+    pair = pair._replace(variance=pair.variance + left * records)
     pair, arrival = (
         means._replace(fresh_variance=means.fresh_variance + records) for means in (pair, arrival)
     )
@@ -119,7 +124,7 @@ def posterior(
         stay=_going_on(pair_ends, 1.0 - ends_by_arrival),
         bounds=bounds_of(seen, prior),
         by_arrival=by_arrival,
-        outcomes=outcomes(seen, prior),
+        outcomes=led,
         origins=origin_weights(seen, prior, spec),
         leads=None if seen.strides is None else leads(seen.strides, spec, seen.met),
         met=seen.met,
@@ -152,6 +157,20 @@ def _open(seen: Evidence, prior: Hyperprior) -> Bool[Array, "S A"]:
     """
     unknown = seen.alone & (prior.unit == 0) & ~seen.binary
     return (seen.pair.visits == 0) & unknown
+
+
+def _unseen(seen: Evidence, pair: Means, led: Outcomes) -> Float[Array, "S A"]:
+    """How much of a record a pair may still hold that was tried, by outcomes it has not shown.
+
+    At the far end of a river a stroke that is thrown back pays nothing, one that holds pays all there is:
+    to a pair whose rewards are always the same one such stroke says that there is nothing. A pair that paid
+    as much as any shows what it pays. Nothing is left where episodes end: there are dangers.
+    """
+    peak = jnp.where(seen.peak > 0, seen.peak, 1.0)
+    plain = 1.0 - jnp.minimum(jnp.abs(pair.mean) / peak, 1.0)
+    each = (seen.met.sum() + 1.0) / ((seen.pair.visits > 0).sum() + 1.0)
+    left = _BY_OUTCOME * each * (1.0 - led.kept) * plain**2
+    return jnp.where((seen.pair.visits > 0) & ~seen.alone & ~seen.ended, left, 0.0)
 
 
 def bounds_of(seen: Evidence, prior: Hyperprior) -> Bounds:
