@@ -35,7 +35,10 @@ class Adapted:
 
 
 class Agent:
-    learner, family_name, card = None, "frozen_lake", {"env_steps": 700}
+    learner, family_name = None, "frozen_lake"
+
+    def __init__(self, asked=700):
+        self.card = {"env_steps": 700, "train": {"env_steps": asked}}
 
     def adapt(self, env, *, episodes=10, seed=0, on_episode=lambda i, r, n: None):
         returns = [float(index % 2) for index in range(episodes)]
@@ -52,6 +55,7 @@ def meta_train(
     (run / "checkpoint" / "step-000000").mkdir(parents=True, exist_ok=True)
     (run / AGENT_FOLDER).mkdir(exist_ok=True)
     (run / AGENT_FOLDER / "kind.txt").write_text(agent)
+    (run / AGENT_FOLDER / "asked.txt").write_text(str(config.env_steps))
     steps = 600 if config.env_steps == 600 else 2
     for step in range(steps + 1):
         on_progress("meta-training", step / steps, {"loss": 0.5, "env_steps": step})
@@ -66,7 +70,8 @@ def load(path):
         raise CheckpointError("A checkpoint must be whole.", f"{path} is not.", "Load another one.")
     if path != "finite" and not Path(path).exists():
         raise NoAgentError("A saved agent must exist.", f"{path} does not.", "Train one first.")
-    return Agent()
+    asked = Path(path) / AGENT_FOLDER / "asked.txt"
+    return Agent(int(asked.read_text())) if asked.is_file() else Agent()
 
 
 @dataclass

@@ -290,8 +290,10 @@ def test_newest_is_the_newest_that_has_an_agent(capfd):
 def test_a_training_that_stopped_on_the_way_is_called_so(capfd):
     folder = trained(capfd, "--option", "size=3", "--env-steps", "1e3")
     words = run(capfd, "evaluate", str(folder), "--runs", "10")[2]
-    assert "Trained for 700 of 1,000 steps so far." in words
+    assert "is trained for 700 of 1,000 steps so far." in words
     assert f"metaql train --resume {folder}" in words
+    lake = ("adapt", "FrozenLake-v1", "--agent", str(folder))
+    assert "700 of 1,000" in run(capfd, *lake)[2]
     whole = trained(capfd, "--option", "size=3", "--env-steps", "700")
     assert "so far" not in run(capfd, "evaluate", str(whole), "--runs", "10")[2]
 

@@ -125,3 +125,17 @@ def test_large_counts_do_not_drown_the_likelihood():
     assert fit_categorical(fair).sum() == pytest.approx(STRENGTHS[-1])
     loaded = np.concatenate([np.tile([1e6, 0.0], (10, 1)), np.tile([0.0, 1e6], (10, 1))])
     assert fit_categorical(loaded).sum() <= 0.1
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_how_loosely_rewards_are_held_does_not_depend_on_their_unit(scale):
+    """A goal in one of five states, another one in every task."""
+    counts = np.full((40, 5, 1, 5), 4.0)
+    reward = np.zeros_like(counts)
+    reward[np.arange(40), :, :, np.arange(40) % 5] = 4.0
+    found = [
+        fit_prior(statistics(counts, unit * reward, 0 * counts)).arrival.visits
+        for unit in (1.0, scale)
+    ]
+    assert float(found[0].max()) < 1.0
+    np.testing.assert_allclose(*found, rtol=1e-4)

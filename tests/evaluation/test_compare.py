@@ -11,6 +11,7 @@ from metaql.policy.beliefq import BeliefQ
 from metaql.policy.finiteq import FiniteQ
 from metaql.tasks.exact import non_adaptive_policy, policy_return, uniform_policy
 from metaql.tasks.families import Bandit, FrozenLake, GridNavi
+from metaql.tasks.finite import finite_task
 
 
 def agent() -> Agent:
@@ -78,3 +79,23 @@ def test_acting_at_random_is_the_best_without_adapting_where_it_is_worth_more():
     assert blind > jax.vmap(policy_return, in_axes=(0, None))(tasks, fixed).mean()
     found = levels(family, tasks)["best non-adaptive policy"]
     assert found == pytest.approx(float(blind), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "model"),
+    [({}, "beta"), ({"reward_noise": 1.0}, "normal"), ({"reward_binary": True}, "beta")],
+)
+def test_posterior_sampling_takes_noise_for_no_coin(options, model):
+    """Mean rewards in [0, 1] are not rewards in [0, 1]: a Beta posterior of those has negative counts."""
+    task = finite_task(np.ones((1, 2, 1)), [[0.3, 0.6]], horizon=10, **options)
+    assert baselines(task)["PSRL"].reward_model == model
+    rare = finite_task([[[0.95, 0.05]], [[1.0, 0.0]]], [[[0, 10.0]], [[0, 0]]], horizon=10)
+    assert baselines(rare)["PSRL"].reward_model == "normal"
+
+
+def test_baselines_are_in_units_of_the_largest_reward():
+    for unit in (1.0, 100.0):
+        task = finite_task(np.ones((1, 2, 1)), [[-0.5 * unit, unit]], horizon=10)
+        rows = baselines(task)
+        assert rows["Q-learning, optimistic, tuned"].initial_value == 0.5 * unit
+        assert rows["PSRL"].reward_std == unit

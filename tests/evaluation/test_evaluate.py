@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import metaql
 from metaql.embedding.recurrent import Sight
-from metaql.errors import UnknownNameError, UnsupportedSpaceError, UsageError
+from metaql.errors import ConfigError, UnknownNameError, UnsupportedSpaceError, UsageError
 from metaql.evaluation import evaluate as module
 from metaql.evaluation.compare import AGENT, compare, levels
 from metaql.evaluation.summary import AT_RANDOM, DIFFERENCE, summarise
@@ -137,7 +137,8 @@ def test_printed_it_is_a_table():
 
 def test_only_who_is_no_better_than_chance_is_warned_of():
     def lives(*means):
-        returns = np.asarray(means)[:, None, None] + np.linspace(-0.1, 0.1, 20)[None, :, None]
+        luck = np.linspace(-0.1, 0.1, 20)
+        returns = np.asarray(means)[:, None, None] + np.stack([luck, luck[::-1]])[..., None]
         ones = np.ones((20, 1), np.int64)
         names = ("agent", AT_RANDOM)
         return {
@@ -150,9 +151,25 @@ def test_only_who_is_no_better_than_chance_is_warned_of():
         assert len(summarise(lives(better, 0.0), {}).warnings) == 1
     worse, more = summarise(lives(-1.0, 0.0), {}).warnings
     assert "not shown to be better" in worse
-    assert more == f"{AT_RANDOM} earns more than the agent: 1.00 [1.00, 1.00] an episode."
+    assert more.startswith(f"{AT_RANDOM} earns more than the agent: 1.00 [")
     alone = {"agent": lives(1.0, 0.0)["agent"]}
     assert summarise(alone, {}).warnings == ()
+
+
+def test_chance_is_compared_within_a_task_and_to_the_very_end():
+    """Better by five in each of tasks that differ by two hundred; or by one, after thirty episodes."""
+    tasks, ones = np.linspace(0.0, 200.0, 30)[:, None], np.ones((30, 1), np.int64)
+    rows = {"agent": tasks + 5.0, AT_RANDOM: tasks}
+    assert (
+        summarise({k: Lives(v, ones, ones[:, 0], None) for k, v in rows.items()}, {}).warnings == ()
+    )
+    late = np.repeat([[0.0] * 30 + [1.0] * 70], 5, 0)
+    steps = np.ones((5, 100), np.int64)
+    rows = {"agent": late, AT_RANDOM: 0.0 * late}
+    found = summarise({k: Lives(v, steps, steps[:, 0], None) for k, v in rows.items()}, {})
+    assert found.warnings == ()
+    assert found.blocks == ("1-2", "3-5", "6-10", "11-20", "21-50", "51-100")
+    assert found.learners[0].cells[-2].mean == pytest.approx(2 / 3)
 
 
 def test_differences_are_those_within_a_task():
@@ -223,3 +240,8 @@ def test_the_optimum_is_that_of_the_tasks_lived_in():
     assert found.level_values()["optimum"] == pytest.approx(
         float(jax.vmap(optimal_return)(tasks).mean()), rel=1e-6
     )
+
+
+def test_a_name_is_no_family():
+    with pytest.raises(ConfigError, match="must be a family"):
+        metaql.evaluate(metaql.load("finite"), "FrozenLake-v1")

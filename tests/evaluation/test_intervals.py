@@ -22,7 +22,7 @@ from metaql.evaluation.blocks import (
     regret,
     step_grid,
 )
-from metaql.evaluation.intervals import mean_interval, normalised_score, stratified_interval
+from metaql.evaluation.intervals import mean_interval, normalised_score
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +59,13 @@ def test_on_normal_data_it_is_the_textbook_interval():
     assert found.mean == pytest.approx(values.mean())
     assert found.low == pytest.approx(values.mean() - half, abs=0.05 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.05 * half)
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 19])
+def test_of_few_values_it_is_wide_enough(number):
+    found = mean_interval(rng().normal(3.0, 2.0, (number, 4000)))
+    covered = np.mean((found.low <= 3.0) & (found.high >= 3.0))
+    assert covered == pytest.approx(0.95, abs=0.015)
 
 
 def test_skew_is_followed():
@@ -105,35 +112,6 @@ def test_values_without_an_interval_are_refused(values):
 def test_a_confidence_in_percent_is_refused():
     with pytest.raises(UsageError, match=r"in \(0, 1\)"):
         mean_interval([1.0, 2.0], 95)
-
-
-def test_strata_by_hand():
-    # Means of {0, 2} are 0, 1, 2 and of {10, 14} are 10, 12, 14, with probabilities 1/4, 1/2, 1/4:
-    # the overall mean is 5 with probability 1/16 > 0.025, and 8 likewise.
-    found = stratified_interval([0.0, 10.0, 2.0, 14.0], np.array(["a", "b", "a", "b"]))
-    assert found == pytest.approx((6.5, 5.0, 8.0))
-
-
-def test_strata_of_other_sizes_weigh_as_the_plain_mean():
-    # {3} and {5, 5} cannot vary; means of {0, 4} are 0, 2, 4: the sum is 13 + (0, 4 or 8), over 5.
-    found = stratified_interval([0.0, 4.0, 3.0, 5.0, 5.0], np.array([0, 0, 1, 2, 2]))
-    assert found == pytest.approx((3.4, 2.6, 4.2))
-    same = stratified_interval([1.0, 1.0, 9.0], np.array([0, 0, 1]))
-    assert same == pytest.approx((11 / 3,) * 3)
-
-
-def test_differences_between_strata_do_not_widen_it():
-    noise = rng().normal(size=(100, 2))
-    shift = np.repeat([0.0, 100.0], 50)
-    values = noise + shift[:, None]
-    found = stratified_interval(values, shift)
-    within = np.sqrt((noise[:50].var(axis=0) + noise[50:].var(axis=0)) / 2)
-    half = 1.96 * within / 10
-    assert found.high - found.mean == pytest.approx(half, rel=0.15)
-    assert found.mean - found.low == pytest.approx(half, rel=0.15)
-    assert mean_interval(values[:, 0]).high - values[:, 0].mean() > 9
-    with pytest.raises(UsageError, match="every row"):
-        stratified_interval(values, shift[1:])
 
 
 def test_the_score_is_a_ratio_of_sums():

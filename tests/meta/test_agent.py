@@ -15,6 +15,7 @@ import metaql
 from metaql.embedding.statistics import Tally, empty
 from metaql.errors import (
     CheckpointError,
+    ConfigError,
     EnvironmentFaultError,
     UnknownNameError,
     UnsupportedSpaceError,
@@ -282,3 +283,12 @@ def test_the_host_path_is_the_scanned_path(agent):
     assert float(memory.evidence.steps) == 20
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), memory, end.memory)
     assert np.isfinite(decision.values).all()
+
+
+def test_double_precision_is_named():
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with pytest.raises(ConfigError, match="JAX_ENABLE_X64"):
+            load("finite")
+    finally:
+        jax.config.update("jax_enable_x64", False)

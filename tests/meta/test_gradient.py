@@ -63,7 +63,7 @@ def weights(learner):
 def test_weights_are_ratios_of_densities():
     """Normal features a unit apart: the ratio of their densities is known."""
     old, new = jax.random.normal(KEY, (4000, 1)), 1.0 + jax.random.normal(KEY, (4000, 1))
-    found = propensity(new, old, jnp.ones(4000))
+    found = propensity(new, old, jnp.ones(4000), jnp.ones(4000))
     exact = np.exp(np.asarray(old[:, 0]) - 0.5)
     middle = np.abs(np.asarray(old[:, 0])) < 1.5
     np.testing.assert_allclose(found.weight[middle], exact[middle], rtol=0.2)
@@ -73,16 +73,23 @@ def test_weights_are_ratios_of_densities():
 
 def test_what_is_alike_counts_in_full_and_what_is_not_hardly():
     old = jax.random.normal(KEY, (500, 3))
-    same = propensity(jax.random.normal(jax.random.key(6), (500, 3)), old, jnp.ones(500))
+    same = propensity(
+        jax.random.normal(jax.random.key(6), (500, 3)), old, jnp.ones(500), jnp.ones(500)
+    )
     assert same.effective > 0.95
-    far = propensity(jax.random.normal(KEY, (500, 3)) + 6.0, old, jnp.ones(500))
+    far = propensity(jax.random.normal(KEY, (500, 3)) + 6.0, old, jnp.ones(500), jnp.ones(500))
     assert far.effective < 0.05
     # Rows that are not alive are as if they were not there.
     padded = jnp.concatenate([old, jnp.full((500, 3), 1e3)])
     alive = jnp.concatenate([jnp.ones(500), jnp.zeros(500)])
-    shorter = propensity(old, old[:250] + 1.0, jnp.ones(500))
-    longer = propensity(padded, old[:250] + 1.0, alive)
+    shorter = propensity(old, old[:250] + 1.0, jnp.ones(500), jnp.ones(250))
+    longer = propensity(padded, old[:250] + 1.0, alive, jnp.ones(250))
     np.testing.assert_allclose(shorter.weight, longer.weight, rtol=1e-3)
+    longer = propensity(old[:250] + 1.0, padded, jnp.ones(250), alive)
+    shorter = propensity(old[:250] + 1.0, old, jnp.ones(250), jnp.ones(500))
+    np.testing.assert_allclose(shorter.weight, longer.weight[:500], rtol=1e-3)
+    np.testing.assert_array_equal(longer.weight[500:], 0.0)
+    np.testing.assert_allclose(shorter.effective, longer.effective, rtol=1e-3)
 
 
 def test_lifetimes_of_the_same_task_weigh_most():

@@ -246,3 +246,12 @@ def test_actions_of_several_parts_are_learned_and_kept(tmp_path):
     action, _ = adapted.predict(np.zeros(2, np.float32))
     assert action.shape == (2,)
     assert set(action.tolist()) <= {-0.5, 0.0, 0.5}
+
+
+def test_segments_are_long_enough_for_the_longest_task():
+    def make(limit):
+        return gymnasium.make("CartPole-v1", max_episode_steps=limit)
+
+    family = SimulatorFamily(make, {"train": [5, 5, 30], "test": [9]})
+    agent = meta_train(family, seed=0, **{**SETTINGS, "env_steps": 4 * 64 * 2})
+    assert agent.card["horizon"] == 30

@@ -79,3 +79,11 @@ def test_an_offset_of_all_rewards_is_no_part_of_what_arms_pay():
     assert float(plain.unit) == float(offset.unit) == 0.0
     assert abs(float(offset.pair.mean)) < 0.2
     np.testing.assert_allclose(offset.pair.between, plain.pair.between, rtol=0.5)
+
+
+def test_who_was_paid_nothing_tells_nothing_of_the_unit():
+    seen = experience(RandomMDP(4, 2), 16, 60)
+    quiet = seen._replace(lowest=seen.lowest.at[:8].set(0.0), highest=seen.highest.at[:8].set(0.0))
+    loud = jax.tree.map(lambda leaf: leaf[8:], seen)
+    units = [float(fit_hyperprior([each]).unit) for each in (quiet, loud)]
+    assert units[0] == units[1] > 1.5

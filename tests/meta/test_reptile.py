@@ -65,3 +65,8 @@ def test_it_has_neither_embedding_nor_replay():
         train_reptile(FAMILY, config(context=True), HOW, seed=0)
     with pytest.raises(ConfigError, match="batch=8"):
         train_reptile(FAMILY, config(), GradientSteps(), seed=0)
+
+
+def test_a_segment_must_hold_a_whole_lifetime():
+    with pytest.raises(ConfigError, match="a lifetime may last 20 steps"):
+        train_reptile(FAMILY, config(segment_steps=10), HOW, seed=0)

@@ -63,3 +63,18 @@ def test_something_hidden_that_alternates_is_noticed():
 
     (warning,) = warnings_for({}, {}, diary(rng, 300, toggle))
     assert "not Markov" in warning
+
+
+def test_whoever_leaves_what_fails_is_not_warned_of():
+    """Thompson sampling among a hundred coins: pages end with what made it leave."""
+    alarms = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        chance, book, wins = rng.random(100), Diary(), np.ones((2, 100))
+        for _ in range(1000):
+            arm = int(rng.beta(*wins).argmax())
+            won = bool(rng.random() < chance[arm])
+            wins[int(not won), arm] += 1
+            book.write(Transition(0, arm, float(won), 0, False, False))
+        alarms += bool(warnings_for({}, {}, book))
+    assert alarms <= 1  # of all outcomes of all pages: 8

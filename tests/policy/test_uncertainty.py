@@ -141,3 +141,19 @@ def test_intervals_hold_nothing_impossible_where_rewards_are_sure_to_have_two_va
     for found, inside in ((sure, True), (open_, False)):
         low, high = float(found.low.min()), float(found.high.max())
         assert (low >= least - 1e-3 and high <= most + 1e-3) == inside
+
+
+def test_what_is_paid_on_arrival_is_open_where_that_is_the_end_too():
+    """Acting always ends the episode: what arriving pays is open, what would follow is nothing."""
+    model = two_states()._replace(
+        landing=moments(1.0, 0.25, (2,)),
+        stay=moments(0.0, 0.0, (2, 1)),
+        reward=moments(0.0, 0.5, (2, 1)),
+    )
+    plan = Plan(jnp.asarray([[2.0], [4.0]]), jnp.zeros(()))
+    found = propagate(model, plan, Plan(plan.q, jnp.zeros(())), jnp.asarray(0.9))
+    np.testing.assert_allclose(found.q, 0.75, rtol=1e-5)
+    # Whether it ends is open: what is at stake is what would follow, not what is paid in any case.
+    open_end = model._replace(stay=moments(0.0, 0.1, (2, 1)), landing=moments(1.0, 0.0, (2,)))
+    found = propagate(open_end, plan, Plan(plan.q, jnp.zeros(())), jnp.asarray(0.9))
+    np.testing.assert_allclose(found.q[1], 0.5 + 0.1 * (0.9 * 4.0) ** 2, rtol=1e-5)

@@ -332,3 +332,9 @@ def test_planners_earn_nearly_the_optimum(name):
     low = late.mean() - 1.96 * late.std() / np.sqrt(len(late))
     assert low >= 0.95 * optimum
     assert late.mean() <= optimum + 5 * late.std() / np.sqrt(len(late))
+
+
+def test_of_a_shape_that_cannot_be_nothing_is_drawn_and_all_else_is():
+    found = np.asarray(log_gamma(KEY, jnp.asarray([1.0, -1.8, 3.0])))
+    assert np.isneginf(found[1])
+    assert np.isfinite(found[[0, 2]]).all()

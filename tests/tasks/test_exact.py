@@ -292,3 +292,14 @@ def test_published_table_and_own_dynamics_give_the_same_answers():
     np.testing.assert_allclose(
         exact.optimal_q(published, 0.95), exact.optimal_q(LAKE.default(), 0.95), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_values_scale_with_rewards(scale):
+    task = two_states()
+    small = task._replace(reward=task.reward * scale)
+    np.testing.assert_allclose(
+        exact.optimal_q(small, 0.9) / scale, exact.optimal_q(task, 0.9), rtol=1e-4
+    )
+    found, known = (exact.answers_to(each, 0.9).q for each in (small, task))
+    np.testing.assert_allclose(found / scale, known, rtol=1e-3)

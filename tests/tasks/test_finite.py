@@ -219,3 +219,13 @@ def test_spec_tells_only_what_a_learner_may_know():
     spec = pad_task(small_task(), 4, 2).spec(5)
     assert spec.state_mask.tolist() == [True, True, True, False]
     assert (int(spec.horizon), int(spec.episodes)) == (12, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"reward": [[1e16]]}, "1e\\+15 at most"), ({"horizon": 2.7}, "whole number")],
+)
+def test_what_single_precision_or_steps_cannot_be_is_refused(change, words):
+    task = {"transition": [[[1.0]]], "reward": [[1.0]], "horizon": 3, **change}
+    with pytest.raises(InvalidTaskError, match=words):
+        finite_task(**task)

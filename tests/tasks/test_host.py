@@ -266,3 +266,17 @@ def test_a_failing_reset_is_reported(fault, words, corridor):
     with pytest.raises(EnvironmentFaultError, match=words) as caught:
         open_environment(corridor(fault)).reset(4)
     assert "reset(seed=4)" in caught.value.evidence
+
+
+@pytest.mark.parametrize("limit", [NO_HORIZON - 1, NO_HORIZON, NO_HORIZON + 1, 3_000_000_000])
+def test_a_limit_beyond_all_plans_is_a_limit(limit):
+    host = open_environment("FrozenLake-v1", max_episode_steps=limit)
+    assert host.has_time_limit
+    assert host.horizon == host.longest == NO_HORIZON - 1
+
+
+def test_more_states_than_there_are_numbers_are_refused(corridor):
+    env = corridor()
+    env.observation_space = spaces.Discrete(3_000_000_000)
+    with pytest.raises(UnsupportedSpaceError, match="32 bits"):
+        open_environment(env)

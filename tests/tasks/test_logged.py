@@ -50,12 +50,23 @@ def test_tasks_follow_one_another_and_episodes_are_found():
     assert family.horizon == 500
 
 
-def test_a_log_that_breaks_off_is_truncated_there():
+def test_the_episode_that_a_log_breaks_off_in_is_left_out():
     broken = log()
     broken["terminations"] = np.zeros(5, bool)
     logs = LoggedFamily({0: broken}, "CartPole-v1").logs
+    np.testing.assert_array_equal(logs.transition.truncated, [0, 0, 1])
+    np.testing.assert_array_equal(logs.starts, [0, 3])
+    assert logs.episodes.tolist() == [1]
+
+
+def test_an_episode_as_long_as_they_last_is_over_and_a_log_of_one_is_kept():
+    broken = log()
+    broken["terminations"] = np.zeros(5, bool)
+    logs = LoggedFamily({0: broken}, "CartPole-v1", horizon=2).logs
     np.testing.assert_array_equal(logs.transition.truncated, [0, 0, 1, 0, 1])
-    np.testing.assert_array_equal(logs.starts, [0, 3, 5])
+    broken["truncations"] = np.zeros(5, bool)
+    logs = LoggedFamily({0: broken}, "CartPole-v1", horizon=9).logs
+    np.testing.assert_array_equal(logs.transition.truncated, [0, 0, 0, 0, 1])
 
 
 def test_actions_of_a_box_are_the_nearest_levels():
@@ -110,7 +121,7 @@ def test_minari_is_read_by_its_episodes():
         ({"observations": np.zeros((5, 3))}, "Observations must lie in"),
         ({"observations": np.full((5, 4), "far")}, "Observations must lie in"),
         ({"observations": np.zeros((4, 4))}, "one entry per step"),
-        ({"rewards": np.full(5, np.inf)}, "finite numbers. Task 'x': Step 0"),
+        ({"rewards": np.full(5, np.inf)}, "finite numbers, 1e\\+15 at most. Task 'x': Step 0"),
     ],
 )
 def test_what_is_wrong_is_named(spoilt, words):

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from metaql.cli.options import Common, key_values, whole
 from metaql.cli.output import number
-from metaql.cli.training import newest_or
+from metaql.cli.training import newest_or, tell_if_unfinished
 from metaql.errors import EndlessWarning, UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def adapt(
         sys.path.append("")  # the module may lie in the folder where the command is given
 
     loaded = load(source)
+    tell_if_unfinished(loaded, source, output.say)
     count: int = episodes or getattr(loaded, "usual_episodes", EPISODES)
     opened = getattr(loaded, "open", open_environment)
     host: HostEnvironment = opened(env_id, **options)

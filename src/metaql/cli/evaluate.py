@@ -17,7 +17,7 @@ from metaql.cli.training import (
     command_line,
     newest_or,
     read,
-    train_config,
+    tell_if_unfinished,
     versions,
 )
 from metaql.errors import UsageError
@@ -94,8 +94,9 @@ def evaluate(
             across = task is None and own_task(family) is None
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
-        wanted = train_config(plan, family).env_steps
-        _tell_if_unfinished(agent, wanted, folder, progress)
+        tell_if_unfinished(agent, folder, progress.say)
+        for name in beside:
+            tell_if_unfinished(others[name], newest_or(name, common.runs_dir), progress.say)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
         found, words = _found(agent, family, task, across=across, beside=others, **how)
     report = Report(
@@ -113,14 +114,6 @@ def evaluate(
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
-def _tell_if_unfinished(agent: AnyAgent, wanted: int, folder: Path, progress: Progress) -> None:
-    """Say so where a training stopped on the way to the steps that were asked for."""
-    lived = int(agent.card.get("env_steps", wanted))
-    if lived < wanted:
-        progress.say(f"Trained for {lived:,} of {wanted:,} steps so far.")
-        progress.say(f"Go on with: metaql train --resume {folder}")
-
-
 def _found(
     agent: AnyAgent,
     family: TaskFamily,
@@ -132,6 +125,8 @@ def _found(
     **how: Any,
 ) -> tuple[Findings, str]:
     """What came of the lifetimes, and what to call the tasks."""
+    import numpy as np
+
     from metaql.evaluation.compare import compare
     from metaql.evaluation.evaluate import evaluate as across_tasks
     from metaql.evaluation.summary import summarise
@@ -141,7 +136,9 @@ def _found(
         found = across_tasks(agent, family, lifetimes=runs, on_progress=progress, **how)
         return dataclasses.replace(found, score=score), f"{runs} test tasks of seed {how['seed']}"
     chosen, words = choose(family, task, how["seed"])
-    lives = compare(agent, family, chosen, runs=runs, on_progress=progress, **how)
+    # Keys of lifetimes are no keys of tasks.
+    own = int(np.random.default_rng(how.pop("seed")).integers(2**31))
+    lives = compare(agent, family, chosen, runs=runs, seed=own, on_progress=progress, **how)
     return summarise(lives.rows, lives.levels, score=score), words
 
 

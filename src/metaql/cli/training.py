@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,23 @@ def train_config(plan: Plan, family: TaskFamily) -> Any:
     from metaql.meta.config import settings_for
 
     return settings_for(family, plan.agent, plan.train, "The training configuration")
+
+
+def tell_if_unfinished(agent: AnyAgent, source: str | Path, say: Callable[[str], None]) -> None:
+    """Say so where a training stopped on the way to the steps that were asked for.
+
+    Args:
+        agent: as loaded.
+        source: from where: a name, or a folder.
+        say: to the user.
+    """
+    lived, asked = agent.card.get("env_steps"), agent.card.get("train")
+    wanted = asked.get("env_steps") if isinstance(asked, Mapping) else None
+    if not isinstance(lived, int) or not isinstance(wanted, int) or lived >= wanted:
+        return
+    say(f"{source} is trained for {lived:,} of {wanted:,} steps so far.")
+    if (Path(source) / CONFIG).is_file():
+        say(f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(source)])}")
 
 
 def command_line() -> str:

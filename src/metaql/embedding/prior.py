@@ -24,6 +24,7 @@ from metaql.embedding.statistics import ODDS_LIMIT, Scores, Statistics, Tally
 STRENGTHS = np.logspace(-2.0, 3.0, 16)
 """Candidate numbers of pseudo-observations."""
 _FLOOR = 1e-6
+"""Variance between tasks, in squares of the largest mean, that is as good as none."""
 _ROUNDS = 3
 """Alternations between the mean over tasks and its strength."""
 
@@ -122,7 +123,8 @@ def _reward_strength(
     spread = (visited * np.square(each - mean)).sum(0) / tasks
     by_chance = (visited * noise / np.maximum(visits, 1.0)).sum(0) / tasks
     between = np.maximum(spread - by_chance, 0.0)
-    strength = np.where(between <= _FLOOR, STRENGTHS[-1], noise / np.maximum(between, _FLOOR))
+    floor = _FLOOR * max(float(np.square(each).max(initial=0.0)), 1e-30)
+    strength = np.where(between <= floor, STRENGTHS[-1], noise / np.maximum(between, floor))
     return np.clip(strength, STRENGTHS[0], STRENGTHS[-1])
 
 

@@ -76,10 +76,12 @@ def compare(
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), index), runs)
         return live(learner, task, keys, episodes=episodes, on_progress=tell)
 
-    rows = one_by_one(learners_for(agent, task, beside), lived, on_progress)
+    learners = learners_for(agent, task, beside)
+    # Before anybody lives: what takes too much memory should not take what was lived along.
+    exact = {}
     if isinstance(family, Family) and isinstance(task, FiniteTask):
-        return Comparison(rows=rows, levels=levels(family, task))
-    return Comparison(rows=rows, levels={})
+        exact = levels(family, task)
+    return Comparison(rows=one_by_one(learners, lived, on_progress), levels=exact)
 
 
 def _check_limited(task: Task) -> None:
@@ -162,13 +164,16 @@ def chance(learner: RecurrentQ) -> dict[str, Learner]:
 def baselines(task: FiniteTask) -> dict[str, Learner]:
     """Learners that start from nothing; told the (longest) horizon and range of rewards, as theory wants.
 
-    Their constants were tuned on validation lakes (``benchmarks/tune_qlearning.py``); UCBVI with the
-    bonus of its paper, and posterior sampling with a uniform prior, do worse.
+    Their constants were tuned on validation lakes (``benchmarks/tune_qlearning.py``) and are in units of the
+    largest reward; UCBVI with the bonus of its paper, and posterior sampling with a uniform prior, do worse.
     """
     horizon = min(int(np.max(task.horizon)), _LONGEST_PLAN)
-    rewards = model_of(task).reward
-    largest = float(jnp.abs(rewards).max())
-    binary = bool((rewards >= 0).all()) and largest <= 1.0
+    largest = float(jnp.abs(model_of(task).reward).max())
+    possible = jnp.where(task.transition > 0, task.reward, 0.0)
+    peak = float(jnp.abs(possible).max())
+    # A Beta posterior is for rewards in [0, 1], every single one.
+    sure = bool((jnp.asarray(task.reward_binary) | (jnp.asarray(task.reward_noise) == 0)).all())
+    binary = sure and peak <= 1.0 and bool((possible >= 0).all())
     rare = 1.0 / task.initial.shape[-1]
     psrl = PSRL(
         horizon=horizon,
@@ -176,10 +181,11 @@ def baselines(task: FiniteTask) -> dict[str, Learner]:
         ending_prior=rare,
         reward_mean=0.1 if binary else 0.0,
         reward_count=0.2 if binary else 1.0,
+        reward_std=max(peak, 1e-6),
         reward_model="beta" if binary else "normal",
     )
     return {
-        "Q-learning, optimistic, tuned": tuned_optimistic(),
+        "Q-learning, optimistic, tuned": tuned_optimistic(peak),
         "Q-learning, zero start": QLearning(step_size=Constant(0.1), epsilon=Constant(0.1)),
         "UCBVI": UCBVI(horizon=horizon, bonus_scale=1e-4, max_reward=largest),
         "PSRL": psrl,

@@ -22,7 +22,7 @@ from metaql.evaluation.compare import (
 from metaql.evaluation.summary import Findings, summarise
 from metaql.meta.adapt import check_request
 from metaql.meta.agent import AnyAgent
-from metaql.meta.config import AnyFamily
+from metaql.meta.config import AnyFamily, check_family
 from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.lifetime import Lives
 from metaql.meta.recurrent_agent import RecurrentAgent
@@ -73,6 +73,7 @@ def evaluate(
     Raises:
         UsageError: fewer than two lifetimes or one episode, a negative seed, a family without tasks to
             live in, or other agents with simulators.
+        ConfigError: ``family`` is none.
         UnknownNameError: no such split.
         UnsupportedSpaceError: the agent was trained on tasks of another shape.
         EnvironmentFaultError: an environment broke its contract.
@@ -84,6 +85,7 @@ def evaluate(
         >>> found.blocks
         ('1-2', '3-4')
     """
+    check_family(family)
     count = usual_episodes(agent) if episodes is None else episodes
     check_whole("lifetimes", lifetimes, 2)
     check_request(count, seed)

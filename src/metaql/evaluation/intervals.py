@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
@@ -19,6 +19,8 @@ from metaql.errors import UsageError
 
 RESAMPLES = 2000
 """Enough that the seed moves a 95% limit by about 0.06 standard errors."""
+_FEW = 20
+"""Fewer values than these are not resampled: of five, what a bootstrap calls 95% holds for 85."""
 _BATCH_BYTES = 2**25
 
 
@@ -33,7 +35,7 @@ class Interval(NamedTuple):
 def mean_interval(
     values: ArrayLike, confidence: float = 0.95, seed: int = 0, *, resamples: int = RESAMPLES
 ) -> Interval:
-    """Mean over the first axis with its BCa bootstrap interval.
+    """Mean over the first axis with its BCa bootstrap interval; of fewer than 20 values, Student's t.
 
     A column whose values are all equal gets that value as mean and limits: the data show no spread
     (0 successes of N are compatible with a success rate up to about 3/N).
@@ -51,51 +53,9 @@ def mean_interval(
         UsageError: no values, values that are not finite, or a confidence outside (0, 1).
     """
     rows = _checked(values, confidence)
+    if 2 <= len(rows) < _FEW:
+        return _students(rows, confidence)
     return _interval((rows,), _mean_of_all, confidence, seed, resamples)
-
-
-def stratified_interval(
-    values: ArrayLike,
-    strata: Shaped[np.ndarray, " N"],
-    confidence: float = 0.95,
-    seed: int = 0,
-    *,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Mean over the first axis, resampled within strata: their sizes stay what they are.
-
-    The interval says how the mean would vary if the same tasks (or seeds) were run again;
-    differences between strata do not widen it. A stratum of one value has no spread of its own.
-
-    Args:
-        values: ``[N]`` or ``[N, ...]``.
-        strata: ``[N]``, the task (or seed) of each row.
-        confidence: of the two-sided interval, in (0, 1).
-        seed: of the resampling.
-        resamples: bootstrap resamples.
-
-    Raises:
-        UsageError: as `mean_interval`, or ``strata`` has another length.
-    """
-    rows, names = _checked(values, confidence), np.asarray(strata)
-    if names.shape != rows.shape[:1]:
-        raise UsageError(
-            "`strata` must name the stratum of every row.",
-            f"Got {names.shape} for {rows.shape[0]} rows.",
-        )
-    groups = [rows[names == name] for name in np.unique(names)]
-    varying = tuple(group for group in groups if _spread(group).any())
-    mean = rows.mean(axis=0)
-    if not varying:
-        return Interval(_scalar(mean), _scalar(mean), _scalar(mean))
-
-    def share(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return np.sum([sample.sum(axis=axis) for sample in samples], axis=0) / len(rows)
-
-    # The rest is the same in every resample, so it only shifts the limits.
-    found = _interval(varying, share, confidence, seed, resamples)
-    rest = mean - found.mean
-    return Interval(_scalar(mean), _scalar(found.low + rest), _scalar(found.high + rest))
 
 
 def normalised_score(
@@ -121,19 +81,26 @@ def normalised_score(
         resamples: bootstrap resamples.
 
     Raises:
-        UsageError: as `mean_interval`, lengths differ, or floor and ceiling have the same sum.
+        UsageError: as `mean_interval`, lengths differ, or the ceiling's sum is not above the floor's.
     """
     data = tuple(_checked(part, confidence) for part in (adapted, floor, ceiling))
     shapes = [part.shape for part in data]
     if len(set(shapes)) > 1 or data[0].ndim != 1:
         raise UsageError("Scores need one value per task in each part.", f"Got shapes {shapes}.")
-    if np.isclose(data[1].sum(), data[2].sum(), rtol=1e-12, atol=0.0):
+    low, high = data[1].sum(), data[2].sum()
+    if high <= low or np.isclose(low, high, rtol=1e-12, atol=0.0):
         raise UsageError(
             "A normalised score needs a ceiling above the floor.",
-            f"Both sum to {data[1].sum():g} over {len(data[0])} tasks.",
+            f"They sum to {high:g} and {low:g} over {len(data[0])} tasks.",
             "Use tasks on which adapting can help.",
         )
     return _interval(data, _ratio, confidence, seed, resamples, paired=True)
+
+
+def _students(rows: np.ndarray, confidence: float) -> Interval:
+    mean, error = rows.mean(0), stats.sem(rows, axis=0)
+    reach = np.where(_spread(rows), stats.t.ppf(0.5 + confidence / 2.0, len(rows) - 1) * error, 0.0)
+    return Interval(*(_scalar(limit) for limit in (mean, mean - reach, mean + reach)))
 
 
 def _mean_of_all(sample: np.ndarray, axis: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from metaql.evaluation.blocks import (
     Cell,
     Curve,
     Row,
+    block_means,
     block_name,
     block_table,
     blocks_within,
@@ -94,14 +95,21 @@ class Findings:
     def _no_better_than_chance(self) -> tuple[str, ...]:
         last = {row.name: row.cells[-1] for row in self.learners}
         agent, chance = self.learners[0], last.get(AT_RANDOM)
-        low = agent.cells[-1].low
-        if chance is None or low is None or low > chance.mean:
+        if chance is None:
+            return ()
+        of_agent, by_chance = (self._last_block(name) for name in (agent.name, AT_RANDOM))
+        more = mean_cell(of_agent - by_chance)  # lifetime by lifetime: in the same tasks
+        if more.low is None or more.low > 0:
             return ()
         return (
             f"In episodes {self.blocks[-1]} the {agent.name} is not shown to be better than {AT_RANDOM} "
             f"({agent.cells[-1]} beside {chance}). Train longer, or with settings that suit the tasks "
             "better; more lifetimes make the intervals narrower.",
         )
+
+    def _last_block(self, name: str) -> Float[np.ndarray, " N"]:
+        rows = self.returns[name]
+        return block_means(rows, blocks_within(rows.shape[1])[-1:])[:, 0]
 
     def __str__(self) -> str:
         """The table and the warnings, for a terminal or a notebook."""

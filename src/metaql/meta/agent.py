@@ -13,7 +13,7 @@ import jax
 
 from metaql import checkpoint
 from metaql.embedding.statistics import Statistics, empty
-from metaql.errors import NoAgentError, UsageError, did_you_mean, unknown_name
+from metaql.errors import ConfigError, NoAgentError, UsageError, did_you_mean, unknown_name
 from metaql.files import readable
 from metaql.meta import finite_agent
 from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
@@ -144,7 +144,14 @@ def load(path: str | Path) -> AnyAgent:
     Raises:
         NoAgentError: nothing there.
         CheckpointError: it is damaged or of another version.
+        ConfigError: JAX was told to compute in double precision.
     """
+    if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ConfigError(
+            "Agents compute in single precision.",
+            "JAX_ENABLE_X64 is set.",
+            "Unset it: jax.config.update('jax_enable_x64', False).",
+        )
     folder = _find(path)
     with warnings.catch_warnings():
         # Another version of JAX may change the last bits; that matters to a resumed run, not here.

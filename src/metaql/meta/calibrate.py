@@ -125,7 +125,10 @@ def _compare(
     values = np.where(mask, truth, -np.inf)
     top = values.max(-1)
     taken = np.take_along_axis(values, best[..., None], -1)[..., 0]
-    right = taken >= top - 1e-3 * (1e-3 + np.abs(top))
+    # No more than a hundredth of what actions differ by: what is common to all values tells none apart.
+    apart = top - np.where(mask, truth, np.inf).min(-1)
+    slack = np.minimum(1e-3 * (1e-3 + np.abs(top)), 1e-2 * apart + 1e-5 * np.abs(top))
+    right = taken >= top - slack
     states = here.any(-1)
     inside = (judged.low <= truth) & (truth <= judged.high)
     error = (truth - judged.mean) / judged.std
@@ -199,7 +202,7 @@ def with_odds(calibration: Calibration, seen: Sequence[Verdicts]) -> Calibration
 
 def _alike(counts: Sequence[int]) -> np.ndarray:
     """Weights, summing to 1, with which each batch counts alike."""
-    return np.concatenate([np.full(count, 1.0 / count / len(counts)) for count in counts])
+    return np.concatenate([np.full(count, 1.0 / max(count, 1) / len(counts)) for count in counts])
 
 
 def _fit_odds(right: np.ndarray, facts: np.ndarray, weight: np.ndarray) -> np.ndarray:

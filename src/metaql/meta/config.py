@@ -110,6 +110,16 @@ AGENTS = ("auto", *CONFIGS)
 AnyConfig = MetaTrainConfig | FiniteConfig | RecurrentConfig
 
 
+def check_family(family: Any) -> None:
+    """Raise `ConfigError` for what is no family of tasks."""
+    if not isinstance(family, AnyFamily):
+        raise ConfigError(
+            "`family` must be a family of tasks.",
+            f"Got {family!r}.",
+            "Make one: metaql.families.cart_pole(), say.",
+        )
+
+
 def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
     """The settings that training such an agent on such a family has.
 
@@ -117,12 +127,7 @@ def config_class(family: AnyFamily, agent: str) -> type[AnyConfig]:
         UnknownNameError: no such agent.
         ConfigError: an agent that cannot learn such a family.
     """
-    if not isinstance(family, AnyFamily):
-        raise ConfigError(
-            "`family` must be a family of tasks.",
-            f"Got {family!r}.",
-            "Make one: metaql.families.cart_pole(), say.",
-        )
+    check_family(family)
     if agent not in AGENTS:
         raise unknown_name("`agent`", agent, AGENTS)
     if agent in ("belief", "finite") and not isinstance(family, Family):

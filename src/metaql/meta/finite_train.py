@@ -208,6 +208,12 @@ def _bank(course: Course, size: int, key: PRNGKey) -> _Bank:
     tasks = course.family.tasks(key, size, "train")
     random, optimum = (np.asarray(x) for x in jax.jit(jax.vmap(levels))(tasks))
     apart = optimum - random > _WORTHWHILE * np.maximum(np.abs(optimum), np.abs(random))
+    if not apart.any():
+        raise ConfigError(
+            "Exploring is learned where it matters what one does.",
+            f"In none of {size} tasks of {course.family.name!r} is the optimum better than acting at random.",
+            "Leave the course out.",
+        )
     return _Bank(tasks, random, optimum, np.nonzero(apart)[0])
 
 

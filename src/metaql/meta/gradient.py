@@ -72,10 +72,12 @@ def alike(learner: RecurrentQ, own: Lifetimes, replay: Lifetimes) -> Alike:
 
     new, old = features(own), features(replay)
     size = new.shape[-1]
-    alive = own.alive[:, _EVERY - 1 :: _EVERY].reshape(-1).astype(jnp.float32)
-    found = propensity(new.reshape(-1, size), old.reshape(-1, size), alive)
-    lived = replay.alive[:, _EVERY - 1 :: _EVERY].astype(jnp.float32)
-    weight = (found.weight.reshape(lived.shape) * lived).sum(1) / jnp.maximum(lived.sum(1), 1.0)
+    alive, lived = (
+        lives.alive[:, _EVERY - 1 :: _EVERY].astype(jnp.float32) for lives in (own, replay)
+    )
+    rows = new.reshape(-1, size), old.reshape(-1, size)
+    found = propensity(*rows, alive.reshape(-1), lived.reshape(-1))
+    weight = found.weight.reshape(lived.shape).sum(1) / jnp.maximum(lived.sum(1), 1.0)
     return Alike(weight, found.effective)
 
 

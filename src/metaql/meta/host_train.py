@@ -35,6 +35,9 @@ from metaql.tasks.simulators import SimulatorFamily
 _PARTS = 2
 """Parts of the lifetimes: the simulators of one answer while the learner decides for the other."""
 
+_OPENED = 64
+"""Training tasks, at most, that are asked for their time limit before training."""
+
 
 class HostSession(RecurrentSession):
     """One meta-training of RecurrentQ on simulators."""
@@ -48,8 +51,9 @@ class HostSession(RecurrentSession):
         on_progress: OnProgress,
     ) -> None:
         self.simulators = family
-        host = family.crowd("train", [0]).hosts[0]
-        self.segments = -(-host.horizon * config.episodes[1] // config.segment_steps)
+        crowd = family.crowd("train", range(min(len(family.tasks["train"]), _OPENED)))
+        self.host, self.horizon = crowd.hosts[0], int(crowd.horizon.max())
+        self.segments = -(-self.horizon * config.episodes[1] // config.segment_steps)
         # In segments, as learning sees them: an iteration is so many of them.
         inner = dataclasses.replace(
             config,
@@ -57,7 +61,6 @@ class HostSession(RecurrentSession):
             minibatches=config.minibatches * self.segments,
         )
         super().__init__(family, inner, seed, run, on_progress, asked=config)
-        self.host = host
 
     def start(self) -> RecurrentState:
         """Fresh weights."""
@@ -66,7 +69,7 @@ class HostSession(RecurrentSession):
 
     def longest(self, training: RecurrentState) -> int:
         """As the environments declare."""
-        return self.host.horizon
+        return self.horizon
 
     def step(
         self, training: RecurrentState, iteration: int

@@ -47,12 +47,14 @@ def fit_hyperprior(
         tasks: as in `fit_arms`.
     """
     start = broad()
-    peaks = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
-    logs = np.log(np.concatenate(peaks))
+    units = [np.asarray(jax.vmap(lambda e: reward_unit(e, start))(batch)) for batch in experience]
+    paid = [np.asarray(jax.vmap(lambda e: e.peak > 0)(batch)) for batch in experience]
+    # Who was paid nothing tells nothing of a unit.
+    logs = np.log(np.concatenate(units)[np.concatenate(paid)])
     # What arms are worth is told in rewards, so their unit is as good as any.
     arms = fit_arms(experience, tasks) if one_family else None
-    told = arms is not None or logs.std() < _SAME_SCALE
-    unit = float(np.exp(logs.mean())) if told else 0.0
+    told = arms is not None or (logs.size > 0 and logs.std() < _SAME_SCALE)
+    unit = float(np.exp(logs.mean() if logs.size else 0.0)) if told else 0.0
     # The facts are taken in the unit they will be used in.
     facts = [jax.vmap(lambda e: _facts(e, start, unit))(batch) for batch in experience]
     counts = [batch.steps.shape[0] for batch in experience]

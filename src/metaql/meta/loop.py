@@ -14,7 +14,6 @@ import equinox as eqx
 
 from metaql import checkpoint
 from metaql.config import to_dict
-from metaql.errors import EnvironmentFaultError
 from metaql.meta.agent import AGENT_FOLDER
 from metaql.runs import MetricsWriter
 
@@ -182,7 +181,7 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
             )
 
     def _iterate(self, training: Training) -> Training:
-        """Go on to the end; Ctrl-C and a broken environment save and go through."""
+        """Go on to the end; Ctrl-C, a broken environment and whatever else save and go through."""
         first, total = self.done(training), self.config.iterations
         reached = (training, first)  # one name: Ctrl-C finds both or neither
         self.on_progress(STAGE, first / total, {})
@@ -199,7 +198,7 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
                     if reached[1] % self.config.checkpoint_every == 0 and reached[1] < total:
                         self._save(*reached)
                     self.on_progress(STAGE, reached[1] / total, row)
-            except (KeyboardInterrupt, EnvironmentFaultError):
+            except BaseException:  # what was reached is always whole
                 self._save(*reached)
                 raise
             self._save(*reached)

@@ -25,26 +25,28 @@ class Propensity(NamedTuple):
     """Weights of the replay."""
 
     weight: Float[Array, " M"]
-    """Odds that a step is of the new task, times the ratio of the classes' sizes."""
+    """Odds that a step is of the new task, times the ratio of the classes' sizes; 0 where none was lived."""
     effective: Float[Array, ""]
     """Effective sample size over the number of steps, in (0, 1], less where the replay has nothing alike."""
 
 
 def propensity(
-    new: Float[Array, "N F"], old: Float[Array, "M F"], alive: Float[Array, " N"]
+    new: Float[Array, "N F"],
+    old: Float[Array, "M F"],
+    alive: Float[Array, " N"],
+    old_alive: Float[Array, " M"],
 ) -> Propensity:
     """Weights of old samples.
 
     Args:
-        new: features of the new task; ``alive`` says which rows count.
+        new: features of the new task.
         old: features of the replay.
-        alive: 1 or 0.
+        alive: which rows of ``new`` count, 1 or 0.
+        old_alive: which rows of ``old`` count.
     """
     rows = jnp.concatenate([new, old])
     # Both classes count the same: odds are then ratios of densities.
-    share = jnp.concatenate(
-        [alive / jnp.maximum(alive.sum(), 1.0), jnp.full(len(old), 1.0 / len(old))]
-    )
+    share = jnp.concatenate([each / jnp.maximum(each.sum(), 1.0) for each in (alive, old_alive)])
     middle = 0.5 * (share @ rows)
     spread = jnp.sqrt(0.5 * (share @ (rows - middle) ** 2)) + 1e-3
     scaled = jnp.concatenate([(rows - middle) / spread, jnp.ones((len(rows), 1))], 1)
@@ -59,8 +61,10 @@ def propensity(
         return beta - jnp.linalg.solve(bend, slope), None
 
     beta, _ = jax.lax.scan(newton, jnp.zeros(scaled.shape[1]), None, length=_NEWTON)
-    weight = jnp.minimum(jnp.exp(scaled[len(new) :] @ beta), _MOST)
+    weight = old_alive * jnp.minimum(jnp.exp(scaled[len(new) :] @ beta), _MOST)
     # Ratios of densities have mean 1, unless there is nothing in the replay where the new task is.
-    covered = jnp.minimum(weight.mean(), 1.0)
-    effective = covered * weight.sum() ** 2 / (len(old) * (weight**2).sum())
+    number = jnp.maximum(old_alive.sum(), 1.0)
+    covered = jnp.minimum(weight.sum() / number, 1.0)
+    effective = covered * weight.sum() ** 2 / jnp.maximum(number * (weight**2).sum(), 1e-30)
+    effective = jnp.minimum(effective, 1.0)  # rounding
     return Propensity(weight, effective)

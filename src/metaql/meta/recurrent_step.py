@@ -320,7 +320,7 @@ def improved(
     weight = _shares(segments.alive)
     figures = Figures(
         reward=(segments.note.transition.reward * weight).sum(),
-        loss=losses.mean(),
+        loss=jnp.nanmean(losses),
         value=(segments.target * weight).sum(),
         epsilon=learner.epsilon,
     )
@@ -353,6 +353,18 @@ def stepped(
     return (eqx.apply_updates(weights, change), optimizer), loss
 
 
+def _later(optimizer: Any) -> Any:
+    """The optimizer's state, its rate one update further on its way down: nothing was learned from."""
+
+    def scheduled(state: Any) -> bool:
+        return isinstance(state, optax.ScaleByScheduleState)
+
+    def on(state: Any) -> Any:
+        return state._replace(count=state.count + 1) if scheduled(state) else state
+
+    return jax.tree.map(on, optimizer, is_leaf=scheduled)
+
+
 def _learn(
     learner: RecurrentQ,
     optimizer: Any,
@@ -378,10 +390,11 @@ def _learn(
 
     lived = segments.alive.any(-1)
 
+    def skip(carry: tuple[RecurrentQ, Any], _: Int[Array, " B"]) -> tuple[Any, Array]:
+        return (carry[0], _later(carry[1])), jnp.full((), jnp.nan)
+
     def unless_empty(carry: tuple[RecurrentQ, Any], chosen: Int[Array, " B"]) -> tuple[Any, Array]:
-        return jax.lax.cond(
-            lived[chosen].any(), update, lambda carry, _: (carry, jnp.zeros(())), carry, chosen
-        )
+        return jax.lax.cond(lived[chosen].any(), update, skip, carry, chosen)
 
     keys = jax.random.split(key, config.epochs)
     order = jax.vmap(lambda k: jax.random.permutation(k, config.lifetimes))(keys)

@@ -66,6 +66,7 @@ def train_reptile(
         )
     session = _Session(family, config, seed, run, on_progress)
     session.how = how
+    session.check_length()
     return session.train(resume=resume)
 
 
@@ -73,6 +74,15 @@ class _Session(FamilySession):
     """One meta-training of an initialisation."""
 
     how: GradientSteps
+
+    def check_length(self) -> None:
+        """Raise `ConfigError` unless a segment is long enough for a whole lifetime."""
+        longest = int(jnp.max(self.bank(0).horizon)) * self.config.episodes[1]
+        if self.config.segment_steps < longest:
+            raise ConfigError(
+                "Reptile learns from whole lifetimes: `segment_steps` must be enough for the longest.",
+                f"Got {self.config.segment_steps}; a lifetime may last {longest} steps.",
+            )
 
     def start(self) -> RecurrentState:
         """Fresh weights; every iteration lives lifetimes of its own."""

@@ -20,6 +20,8 @@ from metaql.types import Transition
 
 FALSE_ALARMS = 0.01
 """Probability of a warning where nothing is wrong, at most (four tails share it)."""
+_FEWEST = 16
+"""Outcomes of an arm from which on their order is judged."""
 
 
 class Repeats(NamedTuple):
@@ -47,19 +49,31 @@ class Diary:
 
     def ways(self) -> Repeats:
         """Repeats of where actions led and whether that was the end."""
-        return _sum([page_repeats([row[:2] for row in page]) for page in self.pages.values()])
+        return self._sum([[row[:2] for row in page] for page in self.pages.values()])
 
     def rewards(self) -> Repeats:
         """Repeats of rewards above, or not above, the median of the same pair and outcome."""
-        found: list[Repeats] = []
+        found: list[list[bool]] = []
         for page in self.pages.values():
             by_outcome: dict[tuple[int, bool], list[float]] = defaultdict(list)
             for row in page:
                 by_outcome[row[:2]].append(row[2])
             for values in by_outcome.values():
                 middle = sorted(values)[len(values) // 2]
-                found.append(page_repeats([value >= middle for value in values]))
-        return _sum(found)
+                found.append([value >= middle for value in values])
+        return self._sum(found)
+
+    def _sum(self, pages: list[list[Any]]) -> Repeats:
+        """Of all pages together; of those of a bandit, each up to a length that is a power of two.
+
+        Whoever leaves an arm when it fails ends its page with what made them leave: in short pages, and
+        at the end of all, repeats are too few though nothing is wrong.
+        """
+        if len({state for state, _ in self.pages}) == 1:
+            pages = [page[: 1 << (len(page).bit_length() - 1)] for page in pages]
+            pages = [page for page in pages if len(page) >= _FEWEST]
+        parts = [page_repeats(page) for page in pages]
+        return Repeats(sum(part.excess for part in parts), sum(part.variance for part in parts))
 
 
 def page_repeats(outcomes: Sequence[Hashable]) -> Repeats:
@@ -77,10 +91,6 @@ def page_repeats(outcomes: Sequence[Hashable]) -> Repeats:
         variance += chance * (1.0 - chance)
         left[after], number = left[after] - 1, number - 1
     return Repeats(excess, variance)
-
-
-def _sum(parts: Sequence[Repeats]) -> Repeats:
-    return Repeats(sum(part.excess for part in parts), sum(part.variance for part in parts))
 
 
 def warnings_for(

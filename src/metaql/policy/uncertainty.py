@@ -169,19 +169,20 @@ def propagate(model: Model, plan: Plan, doubt: Plan, discount: Float[Array, ""])
 
 def _arriving(
     landing: tuple[Array, ...], onward: tuple[Array, ...], value: Array, doubt: Array
-) -> tuple[Array, Array, Array]:
-    """What arriving is worth, its square, and the variance of what it is worth."""
+) -> tuple[Array, ...]:
+    """What arriving is worth, its square; variance of going on; what is paid there and its variance."""
     worth = landing[0] + onward[0] * value
-    return worth, worth**2, landing[1] + onward[1] * value**2 + onward[0] * doubt
+    return worth, worth**2, onward[1] * value**2 + onward[0] * doubt, *landing
 
 
 def _acting(
     reward: tuple[Array, ...], stay: tuple[Array, ...], narrow: Array, expected: Array
 ) -> Array:
-    """Variance of the value of acting."""
-    worth, square, doubt = expected
+    """Variance of the value of acting: what is paid on arrival is paid whether or not that is the end."""
+    worth, square, doubt, paid, of_paid = expected
     spread = narrow * jnp.maximum(square - worth**2, 0.0)
-    return reward[1] + stay[1] * worth**2 + stay[0] ** 2 * spread + stay[0] * doubt
+    going_on = stay[1] * (worth - paid) ** 2 + stay[0] ** 2 * spread + stay[0] * doubt
+    return reward[1] + of_paid + going_on
 
 
 def _task_facts(learner: FiniteQ, memory: Knowledge) -> Float[Array, " F"]:

@@ -125,14 +125,14 @@ def _draw_log_gammas(key: PRNGKey, shapes: _Gammas) -> _Gammas:
 
 
 def log_gamma(key: PRNGKey, shape: Float[Array, " K"]) -> Float[Array, " K"]:
-    """Logarithms of independent Gamma(shape, 1) variables; -inf where the shape is 0.
+    """Logarithms of independent Gamma(shape, 1) variables; -inf where the shape is not above 0.
 
     Marsaglia & Tsang 2000 for shape + 1, then ``Gamma(a) = Gamma(a + 1) * U^(1/a)``, in logarithms:
     a Beta(0.01, 0.01) would otherwise come out 0/0. Rejected entries are drawn again, all in one
     vector loop: ``jax.random.gamma`` goes through the entries one by one on CPU (0.7 ms for 1,200,
     2.4 s to compile).
     """
-    d = shape + 2.0 / 3.0
+    d = jnp.maximum(shape, 0.0) + 2.0 / 3.0  # of a negative one nothing would ever be accepted
     c = 1.0 / jnp.sqrt(9.0 * d)
 
     def pending(carry: tuple[Array, Array, Array]) -> Array:

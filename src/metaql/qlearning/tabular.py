@@ -170,9 +170,14 @@ def _episodes_after(episodes: Int[Array, ""], transition: Transition) -> Int[Arr
     return episodes + ended.astype(episodes.dtype)
 
 
-def tuned_optimistic() -> QLearning:
+def tuned_optimistic(unit: float = 1.0) -> QLearning:
     """Q-learning with an optimistic start, tuned on validation lakes (rewards in [0, 1]).
 
     `benchmarks/tune_qlearning.py` makes the choice again.
+
+    Args:
+        unit: the largest reward there is.
     """
-    return QLearning(gamma=0.99, step_size=Harmonic(10.0), epsilon=Constant(0.0), initial_value=0.5)
+    return QLearning(
+        gamma=0.99, step_size=Harmonic(10.0), epsilon=Constant(0.0), initial_value=0.5 * unit
+    )

@@ -62,7 +62,8 @@ class Actions:
             low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in self._bounds)
             if flat.shape[1] != low.size or flat.dtype.kind not in "biuf":
                 return np.full((len(flat), *self.shape[:-1]), -1)
-            share = 2.0 * (flat - low) / (high - low) - 1.0
+            span = np.where(high > low, high - low, 1.0)
+            share = np.where(high > low, 2.0 * (flat - low) / span - 1.0, flat - low)
             nearest = np.abs(share[..., None] - np.asarray(self.levels)).argmin(-1)
             numbers = np.where(np.abs(share) <= 1.0 + _SLACK, nearest, -1)
         elif flat.shape[1] != self._counts().size or flat.dtype.kind not in "iu":

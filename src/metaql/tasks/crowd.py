@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num, Shaped
 
 from metaql.errors import EnvironmentFaultError, MetaQLError, UnsupportedSpaceError
-from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.host import LARGEST_REWARD, REPORT, checked_flag, checked_reward
+from metaql.tasks.finite import LARGEST_REWARD, NO_HORIZON
+from metaql.tasks.host import REPORT, checked_flag, checked_reward
 from metaql.tasks.vectors import VectorEnvironment
 from metaql.tasks.watchdog import answering_within
 

@@ -55,10 +55,12 @@ def plan(
     tolerance: float = 1e-6,
     max_sweeps: int = 10_000,
 ) -> Float[Array, "S A"]:
-    """Discounted Q* by value iteration until no value moves by more than ``tolerance`` (relative).
+    """Discounted Q* by value iteration until no value moves by more than ``tolerance``.
 
-    Needs ``discount < 1`` or certain termination; ``max_sweeps`` bounds the work otherwise.
+    That is a share of the largest reward and the largest value together. Needs ``discount < 1`` or certain
+    termination; ``max_sweeps`` bounds the work otherwise.
     """
+    largest = jnp.maximum(jnp.abs(model.reward).max(), 1e-30)
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         _, change, sweeps = carry
@@ -67,7 +69,7 @@ def plan(
     def sweep(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         q, _, sweeps = carry
         new = backup(model, greedy_values(q, model.action_mask), discount)
-        return new, jnp.abs(new - q).max() / (1.0 + jnp.abs(new).max()), sweeps + 1
+        return new, jnp.abs(new - q).max() / (largest + jnp.abs(new).max()), sweeps + 1
 
     start = (jnp.zeros_like(model.reward), jnp.asarray(jnp.inf), jnp.asarray(0))
     return jax.lax.while_loop(unfinished, sweep, start)[0]

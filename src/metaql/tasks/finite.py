@@ -15,6 +15,8 @@ from metaql.types import Outcome, PRNGKey, TaskSpec
 
 NO_HORIZON = 1_000_000
 """Steps that stand for "no time limit"."""
+LARGEST_REWARD = 1e15
+"""Learners work in float32, and with squares of rewards."""
 ROW_TOLERANCE = 1e-4
 """Largest deviation from 1 of a row of probabilities that is taken for rounding."""
 
@@ -117,6 +119,10 @@ def finite_task(
     _check_rows("transition", p)
     _check_rows("initial", start)
     r = _full("reward", reward, shape)
+    if abs(r).max() > LARGEST_REWARD:
+        raise InvalidTaskError(
+            f"Rewards must be {LARGEST_REWARD:g} at most.", f"Got {abs(r).max():g}.", "Scale them."
+        )
     d = _full("termination", termination, shape)
     if d.min() < 0 or d.max() > 1:
         raise InvalidTaskError(
@@ -126,8 +132,10 @@ def finite_task(
         raise InvalidTaskError(
             "`reward_binary` needs mean rewards in [0, 1].", f"Got {r.min():g} to {r.max():g}."
         )
-    if horizon is not None and int(horizon) < 1:
-        raise InvalidTaskError("`horizon` must be at least 1 step.", f"Got {horizon}.")
+    if horizon is not None and not 1 <= int(horizon) == horizon < 2**31:
+        raise InvalidTaskError(
+            "`horizon` must be a whole number of steps, at least 1.", f"Got {horizon}."
+        )
     noise = np.asarray(reward_noise, np.float64)
     if noise.shape not in ((), shape[:2]):
         raise InvalidTaskError(

@@ -22,14 +22,12 @@ from metaql.errors import (
     UsageError,
 )
 from metaql.tasks.actions import Actions
-from metaql.tasks.finite import NO_HORIZON
+from metaql.tasks.finite import LARGEST_REWARD, NO_HORIZON
 from metaql.types import Observation, TaskSpec
 
 REPORT = "Correct the environment: its states, rewards and flags must be valid at every step."
 ENDLESS_STEPS = 10_000
 """Steps after which an episode is truncated where neither the environment nor the agent knows a limit."""
-LARGEST_REWARD = float(np.finfo(np.float32).max)
-"""Learners work in float32: a reward that overflows there is as bad as infinity."""
 
 
 class HostStep(NamedTuple):
@@ -287,10 +285,10 @@ def _horizon(env: gymnasium.Env) -> int:
         for layer in layers_of(env)
         if isinstance(layer, wrappers.TimeLimit)
     ]
-    if limits:
-        return min(limits)
     declared = env.spec.max_episode_steps if env.spec else None
-    return NO_HORIZON if declared is None or declared < 1 else int(declared)
+    limits = limits or ([] if declared is None or declared < 1 else [int(declared)])
+    # A limit beyond all plans is one still, and no number that stands for none.
+    return min(*limits, NO_HORIZON - 1) if limits else NO_HORIZON
 
 
 def _discrete(space: Any, role: str) -> spaces.Discrete:
@@ -301,6 +299,10 @@ def _discrete(space: Any, role: str) -> spaces.Discrete:
             "Number its values by a wrapper (gymnasium.wrappers.DiscretizeObservation, "
             "TransformObservation, DiscretizeAction or TransformAction), or use an agent that was trained "
             "on such spaces (metaql.SimulatorFamily, RecurrentQ).",
+        )
+    if space.n >= 2**31:
+        raise UnsupportedSpaceError(
+            "States and actions are numbered in 32 bits.", f"The {role} space is {space}."
         )
     return space
 
@@ -356,7 +358,9 @@ def checked_reward(value: Any, where: str) -> float:
     # NaN is not smaller than anything.
     if not numeric or not abs(float(number)) <= LARGEST_REWARD:
         raise EnvironmentFaultError(
-            "Rewards must be finite numbers.", f"Got {value!r} at {where}.", REPORT
+            f"Rewards must be finite numbers, {LARGEST_REWARD:g} at most.",
+            f"Got {value!r} at {where}.",
+            REPORT,
         )
     return float(number)
 

@@ -102,9 +102,9 @@ class LoggedFamily:
         self.name, self.levels, self.host = name, tuple(levels), host
         self.tasks = list(datasets)
         given = {task: _read(datasets[task], task) for task in datasets}
-        columns = [_checked(host, given[task], task) for task in given]
         self.horizon = horizon or _horizon(host, list(given.values()))
-        self.logs = _joined(columns)
+        whole = {task: _whole(given[task], self.horizon) for task in given}
+        self.logs = _joined([_checked(host, whole[task], task) for task in whole])
 
     def __repr__(self) -> str:
         """One line."""
@@ -117,6 +117,19 @@ def _read(dataset: Any, task: Any) -> dict[str, np.ndarray]:
         return columns_of(dataset)
     except DatasetError as error:
         raise DatasetError(error.rule, f"Task {task!r}: {error.evidence}", error.remedy) from None
+
+
+def _whole(columns: dict[str, np.ndarray], horizon: int) -> dict[str, np.ndarray]:
+    """Without the steps of a last episode that the log breaks off in: what follows them is not known.
+
+    One as long as episodes last is over; a log of nothing else stays as it is.
+    """
+    ended = np.flatnonzero(columns["terminations"] | columns["truncations"])
+    length = len(columns["terminations"])
+    last = int(ended[-1]) + 1 if len(ended) else 0
+    if last == 0 or length - last >= horizon:
+        return columns
+    return {name: column[:last] for name, column in columns.items()}
 
 
 def _checked(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metaql.errors import DatasetError
+from metaql.tasks.finite import LARGEST_REWARD
 
 FIELDS = (
     "observations",
@@ -62,10 +63,12 @@ def columns_of(dataset: Any) -> dict[str, np.ndarray]:
     _check_lengths(columns)
     rewards = columns["rewards"]
     numeric = rewards.dtype.kind in "biuf"
-    wrong = np.flatnonzero(~np.isfinite(rewards.astype(np.float32))) if numeric else [0]
+    # NaN is not smaller than anything.
+    wrong = np.flatnonzero(~(np.abs(rewards) <= LARGEST_REWARD)) if numeric else [0]
     if len(wrong):
         raise DatasetError(
-            "Rewards must be finite numbers.", f"Step {wrong[0]} has {rewards[wrong[0]]!r}."
+            f"Rewards must be finite numbers, {LARGEST_REWARD:g} at most.",
+            f"Step {wrong[0]} has {rewards[wrong[0]]!r}.",
         )
     for name in ("terminations", "truncations"):
         if columns[name].dtype.kind not in "biu":
