@@ -955,7 +955,17 @@ MUTANTS = (
         "tasks/logged.py",
         'truncated[-1] |= not columns["terminations"][-1]  # the log ends there',
         "truncated[-1] |= False",
-        ("tasks/test_logged.py::test_a_log_that_breaks_off_is_truncated_there",),
+        (
+            "tasks/test_logged.py"
+            "::test_an_episode_as_long_as_they_last_is_over_and_a_log_of_one_is_kept",
+        ),
+    ),
+    Mutant(
+        "logs: nothing follows where one breaks off",
+        "tasks/logged.py",
+        "if last == 0 or length - last >= horizon:",
+        "if True:",
+        ("tasks/test_logged.py::test_the_episode_that_a_log_breaks_off_in_is_left_out",),
     ),
     Mutant(
         "logs: an episode stopped by hand tells the time limit",
@@ -1020,9 +1030,33 @@ MUTANTS = (
     Mutant(
         "gradient: weights are the wrong way round",
         "meta/propensity.py",
-        "weight = jnp.minimum(jnp.exp(scaled[len(new) :] @ beta), _MOST)",
-        "weight = jnp.minimum(jnp.exp(-scaled[len(new) :] @ beta), _MOST)",
+        "jnp.minimum(jnp.exp(scaled[len(new) :] @ beta), _MOST)",
+        "jnp.minimum(jnp.exp(-scaled[len(new) :] @ beta), _MOST)",
         ("meta/test_gradient.py::test_weights_are_ratios_of_densities",),
+    ),
+    Mutant(
+        "gradient: steps after the end of a replayed lifetime count",
+        "meta/propensity.py",
+        "number = jnp.maximum(old_alive.sum(), 1.0)",
+        "number = 1.0 * len(old_alive)",
+        ("meta/test_gradient.py::test_what_is_alike_counts_in_full_and_what_is_not_hardly",),
+    ),
+    Mutant(
+        "training: the rate stays where nothing was learned from",
+        "meta/recurrent_step.py",
+        "state._replace(count=state.count + 1)",
+        "state._replace(count=state.count + 0)",
+        ("meta/test_recurrent_step.py::test_where_nothing_was_lived_the_rate_falls_all_the_same",),
+    ),
+    Mutant(
+        "uncertainty: what is paid at the end is sure",
+        "policy/uncertainty.py",
+        "reward[1] + of_paid + going_on",
+        "reward[1] + stay[0] * of_paid + going_on",
+        (
+            "policy/test_uncertainty.py"
+            "::test_what_is_paid_on_arrival_is_open_where_that_is_the_end_too",
+        ),
     ),
     Mutant(
         "changing: the change comes a step late",

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import numpy as np
 import pytest
 
-from metaql.meta.calibrate import Verdicts, fit_bounds, fit_calibration, verdicts, with_odds
+from metaql.meta.calibrate import (
+    Verdicts,
+    _compare,
+    fit_bounds,
+    fit_calibration,
+    verdicts,
+    with_odds,
+)
 from metaql.policy.finiteq import untrained
-from metaql.policy.uncertainty import NUM_FACTS, Calibration, Z
+from metaql.policy.uncertainty import NUM_FACTS, Calibration, Judgement, Z
 from metaql.tasks.families.random_mdp import RandomMDP
+from metaql.tasks.finite import finite_task
 
 
 def test_known_quantiles_are_found():
@@ -66,3 +76,26 @@ def test_intervals_cover_tasks_that_were_not_used():
     assert abs(after.coverage() - 0.9) < 0.05
     assert abs(after.coverage() - 0.9) < abs(before.coverage() - 0.9)
     assert abs(after.promised.mean() - after.right.mean()) < 0.08
+
+
+def test_an_offset_of_all_values_makes_no_action_the_best():
+    """Arms that pay 1000 and 1000.9: to believe in the wrong one is wrong."""
+    task = finite_task(np.ones((1, 2, 1)), [[1000.0, 1000.9]], horizon=10)
+    tasks = jax.tree.map(lambda leaf: leaf[None], task)
+    mean = np.asarray([[[10_001.0, 10_000.0]]])
+    facts = np.zeros((1, 1, 2, NUM_FACTS))
+    judged = Judgement(
+        mean,
+        mean - 50.0,
+        mean + 50.0,
+        np.ones((1, 1)),
+        np.zeros(3),
+        facts,
+        np.ones_like(mean),
+        facts[:, :, 0],
+    )
+    memory = types.SimpleNamespace(evidence=types.SimpleNamespace(met=np.ones((1, 1), bool)))
+    truth = np.asarray([[[10_000.0, 10_009.0]]])
+    assert not _compare(judged, memory, truth, np.ones_like(truth, bool), tasks).right[0]
+    close = np.asarray([[[10_000.0, 10_000.05]]])  # as exact as single precision is
+    assert _compare(judged, memory, close, np.ones_like(truth, bool), tasks).right[0]

@@ -322,3 +322,11 @@ def test_intervals_that_were_fitted_without_a_fact_stay_as_they_were(agent, adap
     reach = np.exp(facts @ fitted[0].T) * Z * judged.std[..., None]
     np.testing.assert_allclose(judged.mean - judged.low, reach[..., 0], rtol=1e-3)
     np.testing.assert_allclose(judged.high - judged.mean, reach[..., 1], rtol=1e-3)
+
+
+def test_one_state_is_asked_for_without_a_table_of_all(adapted):
+    """Of ten to the twelve states there would be none."""
+    vast = dataclasses.replace(adapted, num_states=10**12)
+    for state in (5, 10**12 + 4):
+        for certain in (True, False):
+            assert 0 <= int(vast.predict(state, deterministic=certain)[0]) < 10**6

@@ -77,16 +77,17 @@ def test_where_nothing_was_paid_nothing_is_learned_of_rewards():
     assert not np.array_equal(own.log_spread, before.log_spread)
 
 
-def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(tmp_path):
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])
+def test_a_training_that_was_interrupted_goes_on_to_the_same_agent(fault, tmp_path):
     family = RandomMDP.toy()
     whole = metaql.meta_train(family, agent="finite", seed=3, **SHORT)
 
     def interrupt(stage, done, row):
         if done == 0.5:
-            raise KeyboardInterrupt
+            raise fault
 
     how = {"agent": "finite", "seed": 3, "run": tmp_path, **SHORT, "checkpoint_every": 100}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(fault):
         metaql.meta_train(family, on_progress=interrupt, **how)
     assert metaql.load(tmp_path).card["env_steps"] == 2 * 32 * 16
     resumed = metaql.meta_train(family, resume=True, **how)

@@ -97,3 +97,13 @@ def test_nonsense_is_refused():
         train_finite([])
     with pytest.raises(ConfigError):
         FiniteTrainConfig(pairs=0)
+
+
+def test_a_course_in_which_nothing_matters_is_refused():
+    class Alike(Bandit):
+        def sample(self, key, split):
+            task = super().sample(key, split)
+            return task._replace(reward=jnp.full_like(task.reward, 0.5))
+
+    with pytest.raises(ConfigError, match="Leave the course out"):
+        train_finite([Course(Alike(3, horizon=20), 1, 20, 16)], small(1), seed=0)

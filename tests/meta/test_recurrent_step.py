@@ -16,6 +16,7 @@ from metaql.meta.lifetime import begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
 from metaql.meta.recurrent_step import (
     RecurrentState,
+    _later,
     adjusted,
     begin_lives,
     live_segment,
@@ -266,3 +267,19 @@ def test_lambda_returns_are_the_ones_of_q_learning():
 def test_settings_out_of_range_are_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         RecurrentConfig(**settings)
+
+
+def test_where_nothing_was_lived_the_rate_falls_all_the_same():
+    """Or a training whose episodes end early would end at nearly the rate it began with."""
+    tool = optimizer_for(RecurrentConfig(env_steps=1, lifetimes=4, minibatches=2))
+    state = tool.init({"w": jnp.ones(2)})
+
+    def counts(state):
+        leaves = jax.tree.leaves(state, is_leaf=lambda each: hasattr(each, "_fields"))
+        states = [part for each in leaves for part in (each if isinstance(each, tuple) else [each])]
+        kept = [each for each in (*leaves, *states) if "count" in getattr(each, "_fields", ())]
+        return {type(each).__name__: int(each.count) for each in kept}
+
+    before, after = counts(state), counts(_later(state))
+    assert after.pop("ScaleByScheduleState") == before.pop("ScaleByScheduleState") + 1
+    assert after == before

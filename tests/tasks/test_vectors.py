@@ -8,6 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from metaql.errors import EnvironmentFaultError, UnsupportedSpaceError, UsageError
+from metaql.tasks.actions import Actions
 from metaql.tasks.host import open_environment
 from metaql.tasks.vectors import open_vectors
 
@@ -171,3 +172,13 @@ def test_an_opened_environment_is_opened_again_as_it_is_needed():
         open_vectors(as_vectors, max_episode_steps=5)
     weak, strong = (-0.5, 0.0, 0.5), (-1.0, 0.0, 1.0)
     assert open_vectors(open_vectors("Pendulum-v1", weak), strong).action(0) == -2.0
+
+
+def test_an_entry_that_cannot_move_has_its_value_at_every_level():
+    low, high = np.array([-1.0, 2.0]), np.array([1.0, 2.0])
+    actions = Actions(spaces.Box(low, high, dtype=np.float64), (-1.0, 0.0, 1.0))
+    taken = np.array([[1.0, 2.0], [-1.0, 2.0], [0.0, 3.5]])
+    found = actions.indices(taken)
+    assert found[:, 0].tolist() == [2, 0, 1]
+    assert (found[:2, 1] >= 0).all()
+    assert found[2, 1] == -1

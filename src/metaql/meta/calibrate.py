@@ -125,9 +125,9 @@ def _compare(
     values = np.where(mask, truth, -np.inf)
     top = values.max(-1)
     taken = np.take_along_axis(values, best[..., None], -1)[..., 0]
-    # No more than a hundredth of what actions differ by: what is common to all values tells none apart.
+    # No more than a tenth of what actions differ by: what is common to all values tells none apart.
     apart = top - np.where(mask, truth, np.inf).min(-1)
-    slack = np.minimum(1e-3 * (1e-3 + np.abs(top)), 1e-2 * apart + 1e-5 * np.abs(top))
+    slack = np.minimum(1e-3 * (1e-3 + np.abs(top)), 0.1 * apart + 1e-5 * np.abs(top))
     right = taken >= top - slack
     states = here.any(-1)
     inside = (judged.low <= truth) & (truth <= judged.high)

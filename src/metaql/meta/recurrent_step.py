@@ -318,12 +318,8 @@ def improved(
     learner = adjusted(learner, segments, config)
     learner, optimizer, losses = _learn(learner, optimizer, starts, segments, key, config)
     weight = _shares(segments.alive)
-    figures = Figures(
-        reward=(segments.note.transition.reward * weight).sum(),
-        loss=jnp.nanmean(losses),
-        value=(segments.target * weight).sum(),
-        epsilon=learner.epsilon,
-    )
+    reward, value = segments.note.transition.reward * weight, segments.target * weight
+    figures = Figures(reward.sum(), jnp.nanmean(losses), value.sum(), learner.epsilon)
     return learner, optimizer, figures
 
 
@@ -355,14 +351,12 @@ def stepped(
 
 def _later(optimizer: Any) -> Any:
     """The optimizer's state, its rate one update further on its way down: nothing was learned from."""
-
-    def scheduled(state: Any) -> bool:
-        return isinstance(state, optax.ScaleByScheduleState)
-
-    def on(state: Any) -> Any:
-        return state._replace(count=state.count + 1) if scheduled(state) else state
-
-    return jax.tree.map(on, optimizer, is_leaf=scheduled)
+    kind = optax.ScaleByScheduleState
+    return jax.tree.map(
+        lambda state: state._replace(count=state.count + 1) if isinstance(state, kind) else state,
+        optimizer,
+        is_leaf=lambda state: isinstance(state, kind),
+    )
 
 
 def _learn(

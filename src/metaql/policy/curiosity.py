@@ -2,7 +2,7 @@
 
 For one normal arm among known ones the optimal optimism is known in closed form to good accuracy
 (Brezzi & Lai 2002, "Optimal learning and experimentation in bandit problems", eq. 16): it depends only
-on how many pulls are left per pull already made. That curve is the start; a dozen weights, trained by
+on how many pulls are left per pull already made. That curve is the start; fifteen weights, trained by
 what whole lifetimes return, bend it by what else matters: sizes, how surely things happen, the share
 of the lifetime left. Once an episode has ended by itself nothing is bent (`Curiosity.settled`), and the
 curve is that of the index itself (`index_deviations`), as it is of a bandit whose scale of rewards is known.
