@@ -267,3 +267,8 @@ def test_settings_are_those_given_else_what_suits_the_family_else_the_usual_ones
     assert meta_train(family, **few).card["train"]["episode_discount"] == 0.3
     whole = meta_train(family, config=RecurrentConfig(), **few)
     assert whole.card["train"]["episode_discount"] == usual.episode_discount
+
+
+def test_features_of_numbered_states_are_refused():
+    with pytest.raises(ConfigError, match="`features` are for observations that are vectors"):
+        meta_train(GridNavi(5, horizon=20), agent="recurrent", **{**SETTINGS, "features": 4})

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from metaql.config import to_dict
 from metaql.embedding.recurrent import Sight
+from metaql.errors import ConfigError
 from metaql.meta.config import AnyFamily
 from metaql.meta.loop import OnProgress, Session
 from metaql.meta.recurrent_agent import HORIZON, RecurrentAgent
@@ -54,8 +55,18 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
         """Steps of the longest episode in training."""
 
     def learner(self, sight: Sight, actions: tuple[int, ...]) -> RecurrentQ:
-        """Fresh weights."""
+        """Fresh weights.
+
+        Raises:
+            ConfigError: `features` where states are numbered: regressions are on vectors.
+        """
         sizes, spread = self.config.sizes, self.config.epsilon_spread
+        if sizes.features and sight.numbers:
+            raise ConfigError(
+                "`features` are for observations that are vectors.",
+                f"States of {self.family_name!r} are numbered.",
+                "Leave it 0.",
+            )
         return RecurrentQ(
             self.keys.weights, sight=sight, actions=actions, sizes=sizes, epsilon_spread=spread
         )
