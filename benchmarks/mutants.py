@@ -533,8 +533,8 @@ MUTANTS = (
     Mutant(
         "records: a stroke that was thrown back leaves no hope",
         "policy/model.py",
-        "_BY_OUTCOME * each * (1.0 - led.kept)",
-        "0.0 * each * (1.0 - led.kept)",
+        "_BY_OUTCOME * each * jnp.maximum(1.0 - led.kept, 0.0)",
+        "0.0 * each * jnp.maximum(1.0 - led.kept, 0.0)",
         (
             "policy/test_records.py"
             "::test_a_stroke_that_was_thrown_back_leaves_hope_for_one_that_holds",
@@ -543,8 +543,8 @@ MUTANTS = (
     Mutant(
         "records: pairs that paid the most may still set them",
         "policy/model.py",
-        "(1.0 - led.kept) * plain**2",
-        "(1.0 - led.kept) * plain**0",
+        "jnp.maximum(1.0 - led.kept, 0.0) * plain**2",
+        "jnp.maximum(1.0 - led.kept, 0.0) * plain**0",
         ("policy/test_records.py::test_a_pair_that_paid_as_much_as_any_shows_what_it_pays",),
     ),
     Mutant(

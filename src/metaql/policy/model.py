@@ -169,7 +169,7 @@ def _unseen(seen: Evidence, pair: Means, led: Outcomes) -> Float[Array, "S A"]:
     peak = jnp.where(seen.peak > 0, seen.peak, 1.0)
     plain = 1.0 - jnp.minimum(jnp.abs(pair.mean) / peak, 1.0)
     each = (seen.met.sum() + 1.0) / ((seen.pair.visits > 0).sum() + 1.0)
-    left = _BY_OUTCOME * each * (1.0 - led.kept) * plain**2
+    left = _BY_OUTCOME * each * jnp.maximum(1.0 - led.kept, 0.0) * plain**2  # rounding
     return jnp.where((seen.pair.visits > 0) & ~seen.alone & ~seen.ended, left, 0.0)
 
 
