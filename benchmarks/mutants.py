@@ -963,7 +963,7 @@ MUTANTS = (
     Mutant(
         "logs: nothing follows where one breaks off",
         "tasks/logged.py",
-        "if last == 0 or length - last >= horizon:",
+        "if not len(ends) or lengths[-1] >= horizon:",
         "if True:",
         ("tasks/test_logged.py::test_the_episode_that_a_log_breaks_off_in_is_left_out",),
     ),

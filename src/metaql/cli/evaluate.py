@@ -89,14 +89,15 @@ def evaluate(
         from metaql.meta.agent import load
 
         agent, family = load(folder), plan.make_family()
-        others = {name: load(newest_or(name, common.runs_dir)) for name in beside}
+        sources = {name: newest_or(name, common.runs_dir) for name in beside}
+        others = {name: load(source) for name, source in sources.items()}
         if across is None:
             across = task is None and own_task(family) is None
         count = episodes or usual_episodes(agent)
         progress(STARTING, 1.0)
         tell_if_unfinished(agent, folder, progress.say)
-        for name in beside:
-            tell_if_unfinished(others[name], newest_or(name, common.runs_dir), progress.say)
+        for name, source in sources.items():
+            tell_if_unfinished(others[name], source, progress.say)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
         found, words = _found(agent, family, task, across=across, beside=others, **how)
     report = Report(

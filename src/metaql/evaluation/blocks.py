@@ -18,12 +18,15 @@ Block = tuple[int, int]
 """First and last episode, counted from 1, both included."""
 BLOCKS: tuple[Block, ...] = ((1, 2), (3, 5), (6, 10), (11, 20))
 """How fast is fast: the blocks every table reports."""
-_LATER: tuple[Block, ...] = tuple(
-    (before * tens + 1, last * tens)
-    for tens in (10, 100, 1_000, 10_000, 100_000)
-    for before, last in ((2, 5), (5, 10), (10, 20))
+_ALL: tuple[Block, ...] = (
+    *BLOCKS,
+    *(
+        (before * tens + 1, last * tens)
+        for tens in (10, 100, 1_000, 10_000, 100_000)
+        for before, last in ((2, 5), (5, 10), (10, 20))
+    ),
 )
-"""Those of longer lifetimes: 21-50, 51-100, 101-200, ..."""
+"""The same with those of longer lifetimes: 21-50, 51-100, 101-200, ..."""
 
 
 class Curve(NamedTuple):
@@ -73,7 +76,7 @@ def block_name(block: Block) -> str:
     return f"{first}-{last}" if last > first else str(first)
 
 
-def blocks_within(episodes: int, blocks: Sequence[Block] = (*BLOCKS, *_LATER)) -> tuple[Block, ...]:
+def blocks_within(episodes: int, blocks: Sequence[Block] = _ALL) -> tuple[Block, ...]:
     """The blocks of a lifetime of ``episodes`` episodes, the last one cut short if need be."""
     return tuple((first, min(last, episodes)) for first, last in blocks if first <= episodes)
 
@@ -99,7 +102,7 @@ def block_table(
     returns: Mapping[str, Float[np.ndarray, "N E"]],
     levels: Mapping[str, float] | None = None,
     *,
-    blocks: Sequence[Block] = (*BLOCKS, *_LATER),
+    blocks: Sequence[Block] = _ALL,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals (Efron 1987, BCa), by ``scipy.stats.bootstrap``.
+"""Bootstrap confidence intervals (Efron 1987, BCa), by ``scipy.stats.bootstrap``; Student's t of few values.
 
 What is resampled are whole lifetimes or whole tasks, never single episodes: episodes of one
 lifetime depend on each other. Intervals over several columns are pointwise.

@@ -95,8 +95,8 @@ def _table(found: Findings) -> str:
         body.append(f'<tr class="level"><th scope="row">{escape(row.name)}</th>{value}</tr>')
     return (
         f"<h2>Table</h2><div class=wide><table><caption>{escape(found.score.capitalize())} by "
-        f"block of episodes, mean of {found.runs} lifetimes; below it the 95% interval (bootstrap "
-        "over lifetimes). The last column is over all episodes, in the same tasks."
+        f"block of episodes, mean of {found.runs} lifetimes; below it the 95% interval over "
+        "lifetimes. The last column is over all episodes, in the same tasks."
         f'</caption><thead><tr><th scope="col">episodes</th>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

@@ -66,8 +66,11 @@ class FamilySession(RecurrentSession):
 
     def longest(self, training: RecurrentState) -> int:
         """Of the tasks of its bank."""
-        bank = self.bank(int(training.iteration) // self.config.refresh)
-        return int(jax.vmap(lambda task: task.spec(1).horizon)(bank).max())
+        return self.longest_in(int(training.iteration) // self.config.refresh)
+
+    def longest_in(self, epoch: int) -> int:
+        """Of the tasks of the bank of one epoch."""
+        return int(jax.vmap(lambda task: task.spec(1).horizon)(self.bank(epoch)).max())
 
     def untrained(self, bank: Any) -> RecurrentQ:
         """A learner for the observations and actions of the tasks of a bank."""

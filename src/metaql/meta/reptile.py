@@ -77,7 +77,7 @@ class _Session(FamilySession):
 
     def check_length(self) -> None:
         """Raise `ConfigError` unless a segment is long enough for a whole lifetime."""
-        longest = int(jnp.max(self.bank(0).horizon)) * self.config.episodes[1]
+        longest = self.longest_in(0) * self.config.episodes[1]
         if self.config.segment_steps < longest:
             raise ConfigError(
                 "Reptile learns from whole lifetimes: `segment_steps` must be enough for the longest.",

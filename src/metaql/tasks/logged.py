@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from metaql.config import check_whole
 from metaql.errors import DatasetError, UnsupportedSpaceError
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.logs import FIELDS, columns_of, time_limit
+from metaql.tasks.logs import FIELDS, columns_of, episode_ends, time_limit
 from metaql.tasks.simulators import LEVELS
 from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Transition
@@ -124,12 +124,10 @@ def _whole(columns: dict[str, np.ndarray], horizon: int) -> dict[str, np.ndarray
 
     One as long as episodes last is over; a log of nothing else stays as it is.
     """
-    ended = np.flatnonzero(columns["terminations"] | columns["truncations"])
-    length = len(columns["terminations"])
-    last = int(ended[-1]) + 1 if len(ended) else 0
-    if last == 0 or length - last >= horizon:
+    ends, lengths = episode_ends(columns)
+    if not len(ends) or lengths[-1] >= horizon:
         return columns
-    return {name: column[:last] for name, column in columns.items()}
+    return {name: column[: ends[-1] + 1] for name, column in columns.items()}
 
 
 def _checked(

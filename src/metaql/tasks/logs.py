@@ -89,7 +89,7 @@ def time_limit(logs: Sequence[Mapping[str, np.ndarray]]) -> int:
     """
     cut = longest = 0
     for columns in logs:
-        ends, lengths = _episodes(columns)
+        ends, lengths = episode_ends(columns)
         longest = max(longest, int(lengths.max()))
         cut = max(cut, int(lengths[:-1][columns["truncations"][ends]].max(initial=0)))
     return cut if cut == longest else 0
@@ -97,10 +97,10 @@ def time_limit(logs: Sequence[Mapping[str, np.ndarray]]) -> int:
 
 def longest_episode(columns: Mapping[str, np.ndarray]) -> int:
     """Steps of the longest episode, also one in which the log breaks off."""
-    return int(_episodes(columns)[1].max())
+    return int(episode_ends(columns)[1].max())
 
 
-def _episodes(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def episode_ends(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """The last step of every episode; how long they are, and how long what follows the last one is."""
     ends = np.flatnonzero(columns["terminations"] | columns["truncations"])
     return ends, np.diff(ends, prepend=-1, append=len(columns["rewards"]) - 1)
