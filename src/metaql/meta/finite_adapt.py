@@ -43,7 +43,7 @@ def choose(
     """Plan, and choose an action.
 
     As in `metaql.meta.lifetime.turn`, but nothing else than the action is asked for: believed values would
-    take hundreds of sweeps more.
+    take hundreds of sweeps more, and to trace them a fifth of a second.
 
     Args:
         learner: of this task.
@@ -57,7 +57,7 @@ def choose(
     seed, clock = moment
     key_act = jax.random.split(jax.random.fold_in(jax.random.key(seed), clock))[1]
     memory = learner.replan(memory)
-    action = learner.act(key_act, memory, state).action
+    action, _ = learner.greedy(key_act, memory, state)
     full = is_full(memory.evidence.successors)
     return (memory.plan, memory.closing), jnp.stack([action, full.astype(jnp.int32)])
 
@@ -130,6 +130,7 @@ class FiniteCompanion:
         )
         self.diary = Diary()
         self._full = False
+        self._compiled = _programs(self._form, is_small(self.memory))
 
     def first(self, state: int) -> int:
         """The action in the first state of the lifetime."""
@@ -179,10 +180,6 @@ class FiniteCompanion:
         action, self._full = np.asarray(answer).tolist()
         return action
 
-    @property
-    def _compiled(self) -> _Programs:
-        return _programs(self._form, is_small(self.memory))
-
     def _numbered(self) -> Knowledge:
         """What is known, and of which states."""
         spec: Any = self.memory.spec._replace(numbers=self.rows.numbers.copy())
@@ -198,6 +195,7 @@ class FiniteCompanion:
         self.memory = widen(self.memory, capacity, slots, spare=len(self.rows) % capacity)
         self.rows.grow(capacity)
         self.slots = slots
+        self._compiled = _programs(self._form, is_small(self.memory))
 
 
 class Beliefs(NamedTuple):

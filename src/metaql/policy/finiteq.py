@@ -94,15 +94,21 @@ class FiniteQ(eqx.Module):
         return self.replan(no_knowledge(spec, self.slots))
 
     def act(self, key: PRNGKey, memory: Knowledge, state: Int[Array, ""]) -> Decision:
-        """Greedy on the optimistic values, ties broken at random."""
+        """Greedy on the optimistic values, with what is believed of all actions."""
+        action, values = self.greedy(key, memory, state)
+        mask = memory.spec.action_mask
+        return Decision(action, values, jnp.where(mask, self.believed(memory).q[state], -jnp.inf))
+
+    def greedy(
+        self, key: PRNGKey, memory: Knowledge, state: Int[Array, ""]
+    ) -> tuple[Int[Array, ""], Float[Array, " A"]]:
+        """The action with the largest optimistic value, ties broken at random, and these values."""
         mask = memory.spec.action_mask
         q = jnp.where(is_closing(memory), memory.closing.q[state], memory.plan.q[state])
         values = jnp.where(mask, q, -jnp.inf)
         noise = jax.random.uniform(key, values.shape)
         close = values >= values.max() - self.alike(memory) * jnp.abs(values.max())
-        action = jnp.argmax(jnp.where(close, noise, -1.0)).astype(jnp.int32)
-        estimate = jnp.where(mask, self.believed(memory).q[state], -jnp.inf)
-        return Decision(action, values, estimate)
+        return jnp.argmax(jnp.where(close, noise, -1.0)).astype(jnp.int32), values
 
     def alike(self, memory: Knowledge) -> Float[Array, ""]:
         """Share of the best value by which another may fall short and count as its equal.
