@@ -209,6 +209,17 @@ def test_adapt_prints_each_episode_and_json_is_alone_on_stdout(capfd):
     assert document["env_options"] == {"map_name": "8x8"}
 
 
+def test_what_was_lived_before_an_environment_failed_is_not_lost(capfd):
+    words = ("adapt", "FrozenLake-v1", "--episodes", "67")
+    code, out, err = run(capfd, *words, "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert len(document["returns"]) == 66
+    assert document["error"].startswith("Rewards must be finite.")
+    assert "q" in document
+    assert "Step 400 paid nan." in err
+
+
 def test_an_environment_without_a_time_limit_is_named_before_its_first_step(capfd):
     trained(capfd)
     words = ("adapt", "CliffWalking-v1", "--episodes", "1")

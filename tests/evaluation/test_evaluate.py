@@ -92,6 +92,38 @@ def test_every_lifetime_has_a_task_of_its_own():
     assert found.levels["optimum"] == pytest.approx(2.0 * int(tasks.horizon[0]))
 
 
+def test_all_lifetimes_may_be_in_one_task(monkeypatch):
+    asked = []
+
+    def lived(learner, task, keys, **_):
+        asked.append(task)
+        zeros = np.zeros((len(keys), 2))
+        return Lives(zeros, zeros.astype(int) + 1, np.full(len(keys), 2), None)
+
+    monkeypatch.setattr("metaql.evaluation.compare.live", lived)
+    lakes = FrozenLake(3)
+    own = lakes.tasks(jax.random.key(5), 1, "test")
+    own = jax.tree.map(lambda leaf: leaf[0], own)
+    metaql.evaluate(belief(), lakes, lifetimes=3, episodes=2, task=own)
+    assert all(task is own for task in asked)
+    told = []
+    for number in (0, 3):
+        metaql.evaluate(belief(), lakes, lifetimes=3, episodes=2, task=number)
+        told.append(np.asarray(asked[-1].transition))
+    assert told[0].shape == own.transition.shape
+    assert not np.array_equal(*told)
+    for wrong in (-1, "first", True):
+        with pytest.raises(UsageError, match="at least 0"):
+            metaql.evaluate(belief(), lakes, lifetimes=3, episodes=2, task=wrong)
+
+
+def test_simulators_may_all_be_of_one_task():
+    found = metaql.evaluate(recurrent(), paying(), lifetimes=3, task=2)
+    np.testing.assert_array_equal(found.returns[AGENT], np.full((3, 2), 10.0))
+    with pytest.raises(UsageError, match="numbered 0 to 2"):
+        metaql.evaluate(recurrent(), paying(), lifetimes=3, task=3)
+
+
 def test_levels_of_many_tasks_are_means():
     family = FrozenLake.toy()
     tasks = family.tasks(jax.random.key(1), 4, "test")

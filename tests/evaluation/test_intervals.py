@@ -177,6 +177,10 @@ def test_the_table_agrees_with_scipy_and_prints():
     assert learner.runs == 100
     assert optimum.as_text() == ("optimum", "0.744", "0.744", "0.744", "0.744")
     assert str(Cell(mean=0.5, low=0.4, high=0.61)) == "0.50 [0.40, 0.61]"
+    assert str(Cell(mean=0.0012, low=-0.00042, high=0.003)) == "0.0012 [-0.0004, 0.0030]"
+    assert str(Cell(mean=0.004)) == "0.0040"
+    assert str(Cell(mean=2e-9, low=1e-9, high=3e-9)) == "2.0e-09 [1.0e-09, 3.0e-09]"
+    assert str(Cell(mean=-0.001, low=-31.5, high=0.0)) == "0.00 [-31.50, 0.00]"
     back = json.loads(json.dumps([row.as_dict() for row in (learner, optimum)]))
     assert back[0]["cells"][2]["mean"] == pytest.approx(values.mean())
     assert back[1]["cells"][0] == {"mean": 0.74419, "low": None, "high": None}

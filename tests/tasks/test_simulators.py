@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -179,6 +180,25 @@ def test_environments_that_live_side_by_side_are_all_kept(monkeypatch):
     many.crowd("train", [0])
     assert many.crowd("train", [0]).hosts == first[0][:1]
     assert many.crowds("train", parts)[0].hosts[1] is not first[0][1]
+
+
+def test_environments_that_nobody_uses_any_more_are_closed(monkeypatch):
+    monkeypatch.setattr("metaql.tasks.simulators._KEPT", 1)
+    closed = []
+
+    def make(size):
+        env = Counter(size)
+        env.close = lambda: closed.append(size)
+        return env
+
+    many = SimulatorFamily(make, {"train": [2, 3]}, horizon=5)
+    held = many.crowd("train", [1])
+    many.crowd("train", [0])
+    gc.collect()
+    assert closed == [], "a crowd that is still held goes on with it"
+    del held
+    gc.collect()
+    assert closed == [3]
 
 
 def test_spaces_must_be_alike():

@@ -11,10 +11,10 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, key_values, whole
 from metaql.cli.output import number
 from metaql.cli.training import newest_or, tell_if_unfinished
-from metaql.errors import EndlessWarning, UsageError
+from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from metaql.cli.output import Output
     from metaql.meta.finite_adapt import Beliefs
@@ -88,12 +88,23 @@ def adapt(
     with warnings.catch_warnings():
         # Said above, with the command line's remedy.
         warnings.simplefilter("ignore", EndlessWarning)
-        adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
+        request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
+        try:
+            adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
+        except EnvironmentFaultError as error:
+            adapted = getattr(error, "adapted", None)
+            if adapted is not None and len(adapted.returns):
+                _tell(output, host, adapted, {**request, "error": str(error)})
+            raise
+    _tell(output, host, adapted, request)
+
+
+def _tell(output: Output, host: HostEnvironment, adapted: Any, request: Mapping[str, Any]) -> None:
+    """What was lived and learned, beside what was asked for."""
     returns, lengths = adapted.returns, adapted.lengths
     output.say(f"Mean return {float(returns.mean()):.4g} over {int(lengths.sum())} steps")
     for warning in (each for each in adapted.warnings if each not in host.warnings):
         output.say(f"Warning: {warning}")
-    request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
     lived = {"returns": returns, "lengths": lengths}
     output.document({**request, **lived, **_known(adapted, output), "warnings": adapted.warnings})
 

@@ -118,7 +118,7 @@ def evaluate(
 def _found(
     agent: AnyAgent,
     family: TaskFamily,
-    task: int | None,
+    number: int | None,
     *,
     across: bool,
     runs: int,
@@ -126,21 +126,16 @@ def _found(
     **how: Any,
 ) -> tuple[Findings, str]:
     """What came of the lifetimes, and what to call the tasks."""
-    import numpy as np
+    from metaql.evaluation.evaluate import evaluate as found_in
 
-    from metaql.evaluation.compare import compare
-    from metaql.evaluation.evaluate import evaluate as across_tasks
-    from metaql.evaluation.summary import summarise
-
+    task, words = None, f"{runs} test tasks of seed {how['seed']}"
+    if not across:
+        own = own_task(family) if number is None else None
+        index = number or 0
+        task, words = own or (index, f"test task {index} of seed {how['seed']}")
+    found = found_in(agent, family, lifetimes=runs, task=task, on_progress=progress, **how)
     score = "success" if family.name == "frozen_lake" else "mean return"
-    if across:
-        found = across_tasks(agent, family, lifetimes=runs, on_progress=progress, **how)
-        return dataclasses.replace(found, score=score), f"{runs} test tasks of seed {how['seed']}"
-    chosen, words = choose(family, task, how["seed"])
-    # Keys of lifetimes are no keys of tasks.
-    own = int(np.random.default_rng(how.pop("seed")).integers(2**31))
-    lives = compare(agent, family, chosen, runs=runs, seed=own, on_progress=progress, **how)
-    return summarise(lives.rows, lives.levels, score=score), words
+    return dataclasses.replace(found, score=score), words
 
 
 def _check(runs: int, episodes: int | None, task: int | None, *, across: bool | None) -> None:
@@ -173,21 +168,3 @@ def own_task(family: TaskFamily) -> tuple[Task, str] | None:
     if isinstance(family, FrozenLake) and family.size in DEFAULT_MAPS:
         return family.default(), f"Gymnasium's own {family.size}x{family.size} map"
     return None
-
-
-def choose(family: TaskFamily, number: int | None, seed: int) -> tuple[Task, str]:
-    """The task to report on and what to call it.
-
-    Args:
-        family: where it comes from.
-        number: which of the test tasks that follow from ``seed``; None: the family's own, else the first.
-        seed: of the test tasks.
-    """
-    import jax
-
-    own = own_task(family)
-    if number is None and own is not None:
-        return own
-    index = number or 0
-    tasks = family.tasks(jax.random.key(seed), index + 1, "test")
-    return jax.tree.map(lambda x: x[index], tasks), f"test task {index} of seed {seed}"

@@ -27,6 +27,7 @@ _ALL: tuple[Block, ...] = (
     ),
 )
 """The same with those of longer lifetimes: 21-50, 51-100, 101-200, ..."""
+_MOST_DECIMALS = 6
 
 
 class Curve(NamedTuple):
@@ -46,10 +47,15 @@ class Cell:
     low: float | None = None
     high: float | None = None
 
-    def __str__(self) -> str:
+    def written(self) -> list[str]:
+        """Mean and limits as text, an exact mean alone and with one more digit."""
         if self.low is None or self.high is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+            return written(self.mean, least=3)
+        return written(self.mean, self.low, self.high)
+
+    def __str__(self) -> str:
+        mean, *limits = self.written()
+        return f"{mean} [{', '.join(limits)}]" if limits else mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +74,24 @@ class Row:
     def as_text(self) -> tuple[str, ...]:
         """Name and cells, ready to print."""
         return (self.name, *map(str, self.cells))
+
+
+def written(*values: float, least: int = 2) -> list[str]:
+    """Numbers that stand side by side as text, all with as many decimals.
+
+    Args:
+        *values: finite.
+        least: decimals, of which small numbers have more: the largest shows two digits.
+
+    Example:
+        >>> written(12.0, -0.001), written(0.00123, 0.00051, 0.002)
+        (['12.00', '0.00'], ['0.0012', '0.0005', '0.0020'])
+    """
+    largest = max(map(abs, values))
+    decimals = max(least, 1 - math.floor(math.log10(largest))) if largest > 0 else least
+    if decimals > _MOST_DECIMALS:
+        return [f"{value:.1e}" for value in values]
+    return [f"{value:z.{decimals}f}" for value in values]
 
 
 def block_name(block: Block) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import cast
+from numbers import Integral
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families.base import TaskFamily
 from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
-from metaql.types import Learner
+from metaql.types import Learner, Task
 
 EPISODES = 20
 """Of a lifetime of an agent that takes any number of them."""
@@ -45,15 +46,16 @@ def evaluate(
     lifetimes: int = 100,
     episodes: int | None = None,
     split: str = "test",
+    task: Task | int | None = None,
     seed: int = 0,
     beside: Mapping[str, AnyAgent] | None = None,
     on_progress: OnProgress = lambda stage, done, figures: None,
 ) -> Findings:
     """Live in many tasks of one split with the agent, and with learners that start from nothing.
 
-    Every lifetime is in a task drawn for it, and starts with an empty memory. Where a split has few tasks
-    (`environment_family`) some are drawn twice; of a `SimulatorFamily`, whose tasks are a list, they are
-    taken in turn. Intervals are over lifetimes: with fewer tasks than that they say how sure the mean over
+    Every lifetime is in a task drawn for it, or all are in the same one, and starts with an empty memory.
+    Where a split has few tasks (`environment_family`) some are drawn twice; of a `SimulatorFamily`, whose
+    tasks are a list, they are taken in turn. Intervals are over lifetimes: with fewer tasks than that they say how sure the mean over
     those tasks is, not over all that could be.
 
     Args:
@@ -62,6 +64,8 @@ def evaluate(
         lifetimes: of every learner; intervals are over these.
         episodes: of every lifetime; None: 20, of a RecurrentQ the most that one had in training.
         split: ``"test"`` for what is reported, ``"validation"`` for what is chosen by.
+        task: for all lifetimes: a task (``family.default()`` of a `FrozenLake`), or the number of one of the
+            split, which follows from ``seed`` too; None: one drawn for each.
         seed: of tasks and lifetimes.
         beside: other agents for the same tasks, by the names of their rows: ``{"finite":
             metaql.load("finite")}`` shows what the one that needs no training earns.
@@ -72,7 +76,7 @@ def evaluate(
 
     Raises:
         UsageError: fewer than two lifetimes or one episode, a negative seed, a family without tasks to
-            live in, or other agents with simulators.
+            live in, or other agents with simulators, or a task that is neither.
         ConfigError: ``family`` is none.
         UnknownNameError: no such split.
         UnsupportedSpaceError: the agent was trained on tasks of another shape.
@@ -89,6 +93,8 @@ def evaluate(
     count = usual_episodes(agent) if episodes is None else episodes
     check_whole("lifetimes", lifetimes, 2)
     check_request(count, seed)
+    if task is not None and not hasattr(task, "horizon"):
+        check_whole("task", task, 0)
     if isinstance(family, SimulatorFamily):
         if beside:
             raise UsageError(
@@ -96,7 +102,8 @@ def evaluate(
                 f"{family.name!r} is stepped on the host.",
                 "Evaluate one agent after the other, with the same seed.",
             )
-        found = _simulated(agent, family, split, lifetimes, count, seed, on_progress)
+        turns = _turns(family, split, lifetimes, task)
+        found = _simulated(agent, family, split, turns, count, seed, on_progress)
     elif isinstance(family, LoggedFamily):
         raise UsageError(
             "Evaluating needs tasks to live in.",
@@ -108,6 +115,7 @@ def evaluate(
             agent,
             family,
             split,
+            task,
             lifetimes=lifetimes,
             episodes=count,
             seed=seed,
@@ -126,6 +134,7 @@ def _drawn(
     agent: AnyAgent,
     family: TaskFamily,
     split: str,
+    task: Task | int | None,
     *,
     lifetimes: int,
     episodes: int,
@@ -134,11 +143,15 @@ def _drawn(
     on_progress: OnProgress,
 ) -> Comparison:
     key_tasks, key_lives = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    tasks = family.tasks(jax.random.key(key_tasks), lifetimes, split)
+    if task is None:
+        task = family.tasks(jax.random.key(key_tasks), lifetimes, split)
+    elif isinstance(task, Integral):
+        many = family.tasks(jax.random.key(key_tasks), int(task) + 1, split)
+        task = jax.tree.map(lambda leaf: leaf[-1], many)
     return compare(
         agent,
         family,
-        tasks,
+        task,
         runs=lifetimes,
         episodes=episodes,
         seed=key_lives,
@@ -147,11 +160,20 @@ def _drawn(
     )
 
 
+def _turns(family: SimulatorFamily, split: str, lifetimes: int, task: Any) -> list[int]:
+    """The task of every lifetime."""
+    if task is not None:
+        family.task(split, task)  # there is such a one
+        return [int(task)] * lifetimes
+    family.task(split, 0)
+    return (np.arange(lifetimes) % len(family.tasks[split])).tolist()
+
+
 def _simulated(
     agent: AnyAgent,
     family: SimulatorFamily,
     split: str,
-    lifetimes: int,
+    turns: list[int],
     episodes: int,
     seed: int,
     on_progress: OnProgress,
@@ -166,7 +188,7 @@ def _simulated(
             f"Levels of the agent: {agent.levels}, of {family.name!r}: {family.levels}.",
             "Give the family the agent's levels.",
         )
-    turns = (np.arange(lifetimes) % len(family.tasks[split])).tolist()
+    lifetimes = len(turns)
 
     def lived(index: int, learner: Learner, tell: Callable[[float], None]) -> Lives:
         parts = []

@@ -21,7 +21,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from metaql.evaluation.blocks import Curve
+from metaql.evaluation.blocks import Curve, written
 
 INK = "#010203"
 """Colour of text and axes; `to_svg` replaces it by the colour of the page's text."""
@@ -72,7 +72,7 @@ def learning_curves(
     for index, (name, value) in enumerate(levels.items()):
         dashes = _LEVEL_DASHES[index % len(_LEVEL_DASHES)]
         axes.axhline(value, color=INK, linewidth=1, dashes=dashes, zorder=1)
-        labels.append((value, f"{name} {value:.2f}", INK))
+        labels.append((value, f"{name} {written(value)[0]}", INK))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.margins(x=0.01)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from metaql.evaluation.blocks import Cell, Curve
+from metaql.evaluation.blocks import Cell, Curve, written
 from metaql.evaluation.plots import COLOURS, learning_curves, q_map, q_table, to_svg
 from metaql.evaluation.summary import DIFFERENCE, Findings
 from metaql.files import write_file
@@ -91,7 +91,7 @@ def _table(found: Findings) -> str:
         cells += "<td></td>" if gap is None else f"<td>{_cell(gap)}</td>"
         body.append(f'<tr><th scope="row">{escape(row.name)}</th>{cells}</tr>')
     for row in found.levels:
-        value = f'<td colspan="{len(row.cells)}">{row.cells[0].mean:.3f} (exact)</td><td></td>'
+        value = f'<td colspan="{len(row.cells)}">{row.cells[0]} (exact)</td><td></td>'
         body.append(f'<tr class="level"><th scope="row">{escape(row.name)}</th>{value}</tr>')
     return (
         f"<h2>Table</h2><div class=wide><table><caption>{escape(found.score.capitalize())} by "
@@ -103,9 +103,8 @@ def _table(found: Findings) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    if cell.low is None or cell.high is None:
-        return f"<b>{cell.mean:.2f}</b>"
-    return f"<b>{cell.mean:.2f}</b> <small>{cell.low:.2f} to {cell.high:.2f}</small>"
+    mean, *limits = cell.written()
+    return f"<b>{mean}</b> <small>{' to '.join(limits)}</small>" if limits else f"<b>{mean}</b>"
 
 
 def _curves(found: Findings) -> str:
@@ -119,8 +118,10 @@ def _curves(found: Findings) -> str:
         if not curves:
             continue
         figure = learning_curves(curves, found.level_values(), x_label=label, y_label=found.score)
-        last = "; ".join(f"{who} ends at {curve.mean[-1]:.2f}" for who, curve in curves.items())
-        known = "; ".join(f"{who} is {value:.2f}" for who, value in found.level_values().items())
+        last = "; ".join(
+            f"{who} ends at {written(curve.mean[-1])[0]}" for who, curve in curves.items()
+        )
+        known = "; ".join(f"{who} is {written(at)[0]}" for who, at in found.level_values().items())
         words = f"{found.score} against {name}. {last}. {known}."
         caption = f"{found.score.capitalize()} against {name}, with 95% intervals.{note}"
         figures.append(_figure(to_svg(figure, name=name, description=words), caption, _key(curves)))

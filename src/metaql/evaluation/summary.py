@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -78,7 +79,7 @@ class Findings:
         ]
         return [("episodes", *self.blocks, DIFFERENCE), *rows]
 
-    @property
+    @functools.cached_property
     def warnings(self) -> tuple[str, ...]:
         """Plain sentences on what the table does not show, though one might think so."""
         return (*self._no_better_than_chance(), *self._beaten())

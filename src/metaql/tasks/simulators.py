@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
@@ -138,7 +140,10 @@ class SimulatorFamily:
         """An environment of one task, kept for the next time; copies can be asked for side by side."""
         place = (split, index, copy)
         if place not in self._kept:
-            made = VectorEnvironment(self.open(split, index), self.levels)
+            env = self.open(split, index)
+            made = VectorEnvironment(env, self.levels)
+            # Once no crowd has it any more; at the end of the process what hangs would keep it from ending.
+            weakref.finalize(made, _close, env).atexit = False
             self._like = self._like or made
             check_alike(self._like, made, self._called(split, index))
             self._kept[place] = made
@@ -152,6 +157,11 @@ class SimulatorFamily:
         """Keep no more environments than so many, those used last."""
         while len(self._kept) > count:
             self._kept.popitem(last=False)
+
+
+def _close(env: gymnasium.Env) -> None:
+    with contextlib.suppress(Exception):
+        env.close()
 
 
 def _check_types(make_env: Any, tasks: Any, horizon: Any, seconds: Any) -> None:
