@@ -98,7 +98,8 @@ def test_a_resumed_run_repeats_no_row(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         for step in range(3):
             writer.write({"step": step})
-        kept = writer.sync()
+        writer.sync()
+        kept = writer.rows
         for step in range(3, 5):
             writer.write({"step": step, "old": True})
     with (tmp_path / METRICS).open("a") as file:

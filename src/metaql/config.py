@@ -196,8 +196,8 @@ def _fit_dataclass(hint: type, value: Any, key: str, source: str) -> Any:
 def _fit_scalar(hint: Any, value: Any, key: str, source: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is float:
-        if not number or math.isnan(value):
-            raise _misfit("a number", value, key, source)
+        if not number or not math.isfinite(value):
+            raise _misfit("a number that is finite", value, key, source)
         return float(value)
     if hint is int and not (number and isinstance(value, int)):
         whole = isinstance(value, float) and value.is_integer()

@@ -144,7 +144,7 @@ def _age(run: Path) -> tuple[str, int, str]:
 class MetricsWriter:
     """Appends rows to ``metrics.jsonl``, one JSON object per line, each flushed as it is written.
 
-    To resume without duplicates keep what `sync` returns in the checkpoint; pass it as ``keep``.
+    To resume without duplicates: `sync`, then write the checkpoint; pass the number of rows as ``keep``.
     """
 
     def __init__(self, run: Path, *, keep: int = 0) -> None:
@@ -175,10 +175,9 @@ class MetricsWriter:
         self._file.flush()
         self.rows += 1
 
-    def sync(self) -> int:
-        """Force the rows to disk and return their number, to be stored in a checkpoint."""
+    def sync(self) -> None:
+        """Force the rows to disk: no checkpoint may count one that is lost with the power."""
         os.fsync(self._file.fileno())
-        return self.rows
 
     def close(self) -> None:
         """Close the file."""

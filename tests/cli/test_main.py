@@ -289,6 +289,43 @@ def test_where_no_report_can_be_written_nothing_is_lived(capfd, monkeypatch, tar
     assert "The report must be a file" in err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "quickstart"])
+def test_a_report_that_cannot_be_written_takes_nothing_else_with_it(capfd, monkeypatch, command):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    words = (str(trained(capfd, "--option", "size=3")),) if command == "evaluate" else ()
+    monkeypatch.setattr("metaql.evaluation.report.write_file", full)
+    code, out, err = run(capfd, command, *words, "--runs", "7", "--json")
+    document = json.loads(out)
+    assert code == 1
+    assert document["report"] is None
+    assert "meta-learned agent" in document["learners"]
+    assert "No space left on device" in err
+
+
+def test_what_was_lived_before_ctrl_c_is_printed(capfd, monkeypatch):
+    def adapt(self, env, *, episodes, seed, on_episode):
+        on_episode(0, 1.0, 7)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["metaql.meta.agent"].Agent, "adapt", adapt)
+    code, out, _ = run(capfd, "adapt", "FrozenLake-v1", "--json")
+    document = json.loads(out)
+    assert code == 130
+    assert (document["returns"], document["error"]) == ([1.0], "interrupted")
+
+
+def test_after_training_ctrl_c_says_where_the_agent_is(capfd, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("metaql.cli.quickstart.comparison", interrupt)
+    code, _, err = run(capfd, "quickstart", "--env-steps", "700")
+    assert code == 130
+    assert "metaql evaluate runs/frozen_lake/" in err
+
+
 def test_newest_is_the_newest_that_has_an_agent(capfd):
     folder = trained(capfd, "--option", "size=3")
     empty = folder.with_name("20991231T000000Z-s0")
@@ -360,6 +397,13 @@ def test_resume_takes_the_plan_from_the_run(capfd):
     assert json.loads(out) == {
         "run": str(folder), "family": "frozen_lake", "options": {"size": 3}, "seed": 5,
     }  # fmt: skip
+
+
+def test_resume_takes_no_other_length_and_be_it_zero(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    code, _, err = run(capfd, "train", "--resume", str(folder), "--env-steps", "0")
+    assert code == 2
+    assert "Leave them out" in err
 
 
 def test_resume_goes_on_with_the_seed_of_the_run(capfd):

@@ -244,6 +244,19 @@ def test_what_cannot_be_evaluated_is_refused(agent, family, options, error, word
         metaql.evaluate(agent, family, **{"lifetimes": 2, **options})
 
 
+@pytest.mark.parametrize(
+    ("agent", "beside", "words"),
+    [
+        ("finite", None, "Load it first"),
+        (None, {"finite": "finite"}, "Load it first"),
+        (None, ["finite"], "must name"),
+    ],
+)
+def test_a_name_is_no_agent(agent, beside, words):
+    with pytest.raises(UsageError, match=words):
+        metaql.evaluate(agent or belief(), FrozenLake(3), beside=beside)
+
+
 def test_tasks_without_a_limit_are_refused():
     """Whoever acts by chance there may never come to an end."""
     task = metaql.finite_task(np.ones((1, 2, 1)), np.ones((1, 2)))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import metaql
+from metaql.cli.training import tell_if_unfinished
 from metaql.config import to_dict
 from metaql.embedding.arms import condition
 from metaql.errors import CheckpointError, ConfigError, UsageError
@@ -213,9 +214,13 @@ def test_intervals_are_fitted_at_the_end_and_for_its_own_kind(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         metaql.meta_train(family, on_progress=interrupt, **how)
     assert metaql.load(tmp_path).card["env_steps"] == whole.card["env_steps"]
+    told = []
+    tell_if_unfinished(metaql.load(tmp_path), tmp_path, told.append)
+    assert "without intervals of its own" in told[0]
     resumed = metaql.meta_train(family, resume=True, **how)
     for agent in (resumed, metaql.load(tmp_path)):
         jax.tree.map(np.testing.assert_array_equal, agent.calibrations, whole.calibrations)
+        tell_if_unfinished(agent, tmp_path, pytest.fail)
 
 
 def test_lifetimes_that_intervals_are_fitted_in_suit_the_family():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metaql.embedding.recurrent import Sight
-from metaql.errors import EndlessWarning, EnvironmentFaultError, UsageError
+from metaql.errors import CheckpointError, EndlessWarning, EnvironmentFaultError, UsageError
 from metaql.meta.agent import load
 from metaql.meta.foresight import believed_again
 from metaql.meta.host_lives import live_in_simulators
@@ -182,6 +182,23 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(tmp_path, features):
     assert bits(load(tmp_path / "whole")) == bits(whole)
     adapted = whole.adapt(cart(9.0), seed=3)
     assert len(adapted.returns) == 2
+
+
+def test_a_run_goes_on_with_the_tasks_and_settings_it_began_with(tmp_path):
+    family = SimulatorFamily(cart, {"train": [-10.0, 8.0], "test": [9.0]})
+    meta_train(family, seed=1, run=tmp_path, **{**SETTINGS, "env_steps": 1})
+    how = {"seed": 1, "run": tmp_path, "resume": True}
+    same = SimulatorFamily(cart, {"train": (-10, np.float32(8)), "test": [9.0]})
+    assert bits(meta_train(same, **{**SETTINGS, "env_steps": 1}, **how)) == bits(load(tmp_path))
+    for other in (
+        SimulatorFamily(cart, {"train": [-10.0, 8.5], "test": [9.0]}),
+        SimulatorFamily(cart, {"train": [-10.0, 8.0], "test": [9.0]}, horizon=19),
+    ):
+        with pytest.raises(CheckpointError, match="other tasks, or another time limit"):
+            meta_train(other, **{**SETTINGS, "env_steps": 1}, **how)
+    more = {**SETTINGS, "env_steps": 1, "lifetimes": 8}
+    with pytest.raises(CheckpointError, match=r"lifetimes was 4, asked for 8\."):
+        meta_train(family, **more, **how)
 
 
 def test_an_agent_truncates_what_has_no_limit_as_in_training(tmp_path):

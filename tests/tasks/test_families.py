@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metaql.errors import ConfigError, UnknownNameError
+from metaql.errors import ConfigError, UnknownNameError, UsageError
 from metaql.tasks import exact
 from metaql.tasks.families import (
     FAMILIES,
@@ -251,6 +251,8 @@ def test_a_mistyped_family_is_named_with_its_neighbour():
         ("navigation", {"stay": 1}, "'stay'.*bool"),
         ("random_mdp", {"num_states": 0}, "num_states"),
         ("random_mdp", {"kind": "sparse", "branching": 11}, "branching=11"),
+        ("random_mdp", {"termination": 0.5}, "of sparse"),
+        ("navigation", {"max_step_cost": float("inf")}, "'max_step_cost'.*float.*inf"),
         ("chain", {"min_length": 1}, "min_length=1"),
         ("chain", {"advance": (0.5, 0.5)}, "low < high"),
         ("chain", {"advance": (0.5, 0.99)}, "advance"),
@@ -258,12 +260,18 @@ def test_a_mistyped_family_is_named_with_its_neighbour():
         ("bandit", {"arms": 1}, "arms=1"),
         ("mixture", {"parts": []}, "at least one"),
         ("mixture", {"parts": ["chain"]}, "'chain'"),
+        ("mixture", {"parts": 3}, "must list families.*Got 3"),
         ("mixture", {"parts": [(Bandit(), 0.0)]}, "weight > 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(name, options, words):
     with pytest.raises(ConfigError, match=words):
         make(name, **options)
+
+
+def test_a_negative_seed_of_lakes_is_refused():
+    with pytest.raises(UsageError, match=r"`seed`.*-1"):
+        make("frozen_lake", seed=-1)
 
 
 @pytest.mark.parametrize("name", ["bandit", "random_mdp"])

@@ -182,6 +182,64 @@ def test_environments_that_live_side_by_side_are_all_kept(monkeypatch):
     assert many.crowds("train", parts)[0].hosts[1] is not first[0][1]
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (np.linspace(0.0, 1.0, 11), [0.5]),
+        ([2.0], [2]),
+        ([{"a": 1, "b": [2]}], [{"b": (2.0,), "a": 1}]),
+        ([np.float32(0.5)], [0.5]),
+        ([np.arange(3)], [[0, 1, 2]]),
+    ],
+)
+def test_a_task_is_the_same_whatever_types_its_numbers_have(train, test):
+    with pytest.raises(UsageError, match="must not share a task"):
+        SimulatorFamily(lambda task: Counter(3), {"train": train, "test": test}, horizon=5)
+
+
+def test_large_and_odd_numbers_are_tasks():
+    tasks = {"train": [10**400, float("nan"), "1"], "test": [10**400 + 1, 1]}
+    assert SimulatorFamily(lambda task: Counter(3), tasks, horizon=5).tasks["test"][1] == 1
+
+
+def test_every_lifetime_needs_an_environment_of_its_own():
+    one = Counter(3)
+    with pytest.raises(UsageError, match="a new environment each time"):
+        SimulatorFamily(lambda task: one, {"train": [1, 2]}, horizon=5).crowd("train", [0, 1])
+    named = SimulatorFamily(lambda task: "CartPole-v1", {"train": [1, 2]})
+    hosts = named.crowd("train", [0, 0, 1]).hosts
+    assert len({id(host.env) for host in hosts}) == 3
+
+
+def test_what_cannot_be_made_names_its_task():
+    def make(task):
+        if task == 7:
+            raise RuntimeError("no licence")
+        return None if task == 8 else Counter(task)
+
+    tasks = SimulatorFamily(make, {"train": [3, 7, 8]}, horizon=5)
+    with pytest.raises(EnvironmentFaultError, match="7 of 'train'") as found:
+        tasks.crowd("train", [1])
+    assert "no licence" in str(found.value)
+    with pytest.raises(UnsupportedSpaceError, match="8 of 'train' it returned NoneType"):
+        tasks.crowd("train", [2])
+
+
+def test_closed_environments_are_made_anew_when_needed():
+    closed = []
+
+    def make(size):
+        env = Counter(size)
+        env.close = lambda: closed.append(size)
+        return env
+
+    some = SimulatorFamily(make, {"train": [2, 3]}, horizon=5)
+    some.crowd("train", [0, 1])
+    some.close()
+    assert sorted(closed) == [2, 3]
+    assert len(some.crowd("train", [0, 1]).hosts) == 2
+
+
 def test_environments_that_nobody_uses_any_more_are_closed(monkeypatch):
     monkeypatch.setattr("metaql.tasks.simulators._KEPT", 1)
     closed = []

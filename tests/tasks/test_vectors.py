@@ -174,6 +174,14 @@ def test_an_opened_environment_is_opened_again_as_it_is_needed():
     assert open_vectors(open_vectors("Pendulum-v1", weak), strong).action(0) == -2.0
 
 
+def test_whole_actions_are_the_nearest_ones_and_found_again():
+    actions = Actions(spaces.Box(0, 3, (1,), np.int32), (-1.0, -0.5, 0.0, 0.5, 1.0))
+    taken = [int(actions(index)[0]) for index in range(5)]
+    assert taken == [0, 1, 2, 2, 3]
+    found = actions.indices(np.array(taken)[:, None])
+    assert [int(actions(index)[0]) for index in found] == taken
+
+
 def test_an_entry_that_cannot_move_has_its_value_at_every_level():
     low, high = np.array([-1.0, 2.0]), np.array([1.0, 2.0])
     actions = Actions(spaces.Box(low, high, dtype=np.float64), (-1.0, 0.0, 1.0))

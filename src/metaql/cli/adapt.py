@@ -42,7 +42,7 @@ def adapt(
     ] = DEFAULT_AGENT,
     episodes: Annotated[
         int | None,
-        whole(help="Episodes for this task; default: 50, a recurrent agent as many as trained on."),
+        whole(help="Episodes for this task; default: 50, or as many as trained on."),
     ] = None,
     env_option: Annotated[
         tuple[str, ...],
@@ -69,7 +69,7 @@ def adapt(
     source = newest_or(agent, common.runs_dir)
     output.say(f"metaql adapt: {env_id}, agent {source}")
     from metaql.meta.agent import load
-    from metaql.tasks.host import open_environment
+    from metaql.tasks.host import lent, open_environment
 
     if ":" in env_id:
         sys.path.append("")  # the module may lie in the folder where the command is given
@@ -84,18 +84,29 @@ def adapt(
             f"This environment has no time limit: episodes are truncated after {host.longest} steps. "
             "To set one: --env-option max_episode_steps=200"
         )
-    say = printer(output)
-    with warnings.catch_warnings():
+    request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
+    with warnings.catch_warnings(), lent(env_id, host):
         # Said above, with the command line's remedy.
         warnings.simplefilter("ignore", EndlessWarning)
-        request = {"env": env_id, "env_options": options, "agent": source, "seed": common.seed}
-        try:
-            adapted = loaded.adapt(host, episodes=count, seed=common.seed, on_episode=say)
-        except EnvironmentFaultError as error:
-            adapted = getattr(error, "adapted", None)
-            if adapted is not None and len(adapted.returns):
-                _tell(output, host, adapted, {**request, "error": str(error)})
-            raise
+        _adapt(output, loaded, host, count, request)
+
+
+def _adapt(
+    output: Output, agent: Any, host: HostEnvironment, episodes: int, request: Mapping[str, Any]
+) -> None:
+    """Live, and tell what came of it: also where the environment fails, or Ctrl-C ends it."""
+    lived: dict[str, list[float]] = {"returns": [], "lengths": []}
+    say = printer(output, lived)
+    try:
+        adapted = agent.adapt(host, episodes=episodes, seed=request["seed"], on_episode=say)
+    except EnvironmentFaultError as error:
+        adapted = getattr(error, "adapted", None)
+        if adapted is not None and len(adapted.returns):
+            _tell(output, host, adapted, {**request, "error": str(error)})
+        raise
+    except KeyboardInterrupt:
+        output.document({**request, **lived, "error": "interrupted"})
+        raise
     _tell(output, host, adapted, request)
 
 
@@ -128,10 +139,12 @@ def _known(adapted: Any, output: Output) -> dict[str, Any]:
     return document
 
 
-def printer(output: Output) -> Any:
-    """A callback that prints one line per episode, the first counted as 1."""
+def printer(output: Output, lived: Mapping[str, list[float]]) -> Any:
+    """A callback that prints one line per episode, the first counted as 1, and notes it in ``lived``."""
 
     def say(index: int, episode_return: float, length: int) -> None:
+        lived["returns"].append(episode_return)
+        lived["lengths"].append(length)
         output.line(f"episode {index + 1}: return {number(episode_return)} in {length} steps")
 
     return say

@@ -11,9 +11,10 @@ from cyclopts import Parameter
 
 from metaql.cli.options import Common, whole
 from metaql.cli.progress import Progress
-from metaql.cli.quickstart import as_document, print_findings
+from metaql.cli.quickstart import as_document, print_findings, write_report
 from metaql.cli.training import (
     STARTING,
+    Plan,
     command_line,
     newest_or,
     read,
@@ -23,6 +24,7 @@ from metaql.cli.training import (
 from metaql.errors import UsageError
 
 if TYPE_CHECKING:
+    from metaql.evaluation.report import Report
     from metaql.evaluation.summary import Findings
     from metaql.meta.agent import AnyAgent
     from metaql.tasks.families.base import TaskFamily
@@ -85,7 +87,6 @@ def evaluate(
     with Progress(output.words) as progress:
         progress(STARTING, 0.0)
         from metaql.evaluation.evaluate import usual_episodes
-        from metaql.evaluation.report import Report
         from metaql.meta.agent import load
 
         agent, family = load(folder), plan.make_family()
@@ -100,19 +101,27 @@ def evaluate(
             tell_if_unfinished(others[name], source, progress.say)
         how = {"runs": runs, "episodes": count, "seed": common.seed, "progress": progress}
         found, words = _found(agent, family, task, across=across, beside=others, **how)
-    report = Report(
+    print_findings(output, found)
+    summary = f"Task: {words}. Each lifetime is {count} episodes."
+    path, failure = write_report(_report(folder, plan, found, summary), target)
+    output.say(f"\nReport: {path}")
+    output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
+    if failure is not None:
+        raise failure
+
+
+def _report(folder: Path, plan: Plan, found: Findings, words: str) -> Report:
+    from metaql.evaluation.report import Report
+
+    return Report(
         title=f"{plan.family}: a trained agent beside learners that start from nothing",
-        summary=" ".join([f"Task: {words}. Each lifetime is {count} episodes.", *found.warnings]),
+        summary=" ".join([words, *found.warnings]),
         findings=found,
         adaptation=None,
         command=command_line(),
         config={"run": str(folder), "family": plan.family, "options": plan.options},
         versions=versions(),
     )
-    print_findings(output, found)
-    path = report.write(target)
-    output.say(f"\nReport: {path}")
-    output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
 
 
 def _found(

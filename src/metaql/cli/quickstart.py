@@ -11,11 +11,19 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, sections, whole
 from metaql.cli.output import Output, number
 from metaql.cli.progress import Progress, duration
-from metaql.cli.training import STARTING, Plan, command_line, create, fit, versions
-from metaql.errors import UsageError
+from metaql.cli.training import (
+    STARTING,
+    Interrupted,
+    Plan,
+    command_line,
+    create,
+    fit,
+    versions,
+)
+from metaql.errors import MetaQLError, UsageError
 
 if TYPE_CHECKING:
-    from metaql.evaluation.report import Adaptation
+    from metaql.evaluation.report import Adaptation, Report
     from metaql.evaluation.summary import Findings
     from metaql.meta.agent import Agent
 
@@ -61,10 +69,14 @@ def quickstart(
         progress(STARTING, 0.0)
         run = create(plan, out if out is not None else common.runs_dir)
         agent = cast("Agent", fit(plan, run, progress))
-        life = adaptation(agent, plan.seed, progress)
-        found = comparison(agent, plan, runs, progress)
+        try:
+            life = adaptation(agent, plan.seed, progress)
+            found = comparison(agent, plan, runs, progress)
+        except KeyboardInterrupt:
+            go_on = f"The agent is trained. Compare it: metaql evaluate {run}"
+            raise Interrupted(go_on) from None
         progress("Report", 0.0)
-        report = _report(plan, run, found, life)
+        report, failure = write_report(_report(plan, found, life), run / "report.html")
         progress("Report", 1.0)
     seconds = time.monotonic() - started
     _print(output, found, life)
@@ -74,6 +86,8 @@ def quickstart(
     output.say("       metaql quickstart --env-steps 5000000   (trains longer, gets further)")
     document = {"run": run, "report": report, "seed": plan.seed, "seconds": round(seconds, 1)}
     output.document({**document, **as_document(found, life)})
+    if failure is not None:
+        raise failure
 
 
 def _check_counts(runs: int) -> None:
@@ -101,6 +115,7 @@ def adaptation(agent: Agent, seed: int, progress: Progress) -> Adaptation:
     adapted = agent.adapt(host.env, episodes=EPISODES, seed=seed, on_episode=show)
     letters: Any = getattr(host.env.unwrapped, "desc")  # noqa: B009  (not in Env's type)
     cells = np.asarray(letters).astype(str)
+    host.close()
     ends = ((cells == "H") | (cells == "G")).ravel().tolist()
     return Adaptation(
         env=ENVIRONMENT,
@@ -132,10 +147,19 @@ def comparison(agent: Agent, plan: Plan, runs: int, progress: Progress) -> Findi
     return summarise(found.rows, found.levels, score="success")
 
 
-def _report(plan: Plan, run: Path, found: Findings, life: Adaptation) -> Path:
+def write_report(report: Report, path: Path) -> tuple[Path | None, MetaQLError | None]:
+    """Where the page is; None and the error where it could not be written: all else is told first."""
+    try:
+        return report.write(path), None
+    except OSError as error:
+        reason = f"{path}: {error.strerror or error}."
+        return None, MetaQLError("The report must be a file that can be written.", reason)
+
+
+def _report(plan: Plan, found: Findings, life: Adaptation) -> Report:
     from metaql.evaluation.report import Report
 
-    report = Report(
+    return Report(
         title=f"{ENVIRONMENT}, learned in a few episodes",
         summary=(
             f"An agent meta-trained for {plan.train['env_steps']:,} steps on random maps meets a "
@@ -149,7 +173,6 @@ def _report(plan: Plan, run: Path, found: Findings, life: Adaptation) -> Path:
         | {"seed": plan.seed, "runs": found.runs},
         versions=versions(),
     )
-    return report.write(run / "report.html")
 
 
 def _print(output: Output, found: Findings, life: Adaptation) -> None:

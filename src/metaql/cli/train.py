@@ -96,7 +96,7 @@ def _name(options: dict[str, object]) -> str:
 
 def _check_resume_alone(*others: object) -> None:
     """A resumed run takes its configuration from its folder, so nothing else may be given."""
-    if any(other not in (None, (), False) for other in others):
+    if any(other is not None and other is not False and other != () for other in others):
         raise UsageError(
             "`--resume` goes on with the run as it was configured.",
             "A family, a configuration or an option was given too.",

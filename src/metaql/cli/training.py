@@ -168,9 +168,12 @@ def tell_if_unfinished(agent: AnyAgent, source: str | Path, say: Callable[[str],
     """
     lived, asked = agent.card.get("env_steps"), agent.card.get("train")
     wanted = asked.get("env_steps") if isinstance(asked, Mapping) else None
-    if not isinstance(lived, int) or not isinstance(wanted, int) or lived >= wanted:
+    if isinstance(lived, int) and isinstance(wanted, int) and lived < wanted:
+        say(f"{source} is trained for {lived:,} of {wanted:,} steps so far.")
+    elif "unfinished" in agent.card:
+        say(f"{source} is without {agent.card['unfinished']} of its own so far.")
+    else:
         return
-    say(f"{source} is trained for {lived:,} of {wanted:,} steps so far.")
     if (Path(source) / CONFIG).is_file():
         say(f"Go on with: {shlex.join(['metaql', 'train', '--resume', str(source)])}")
 

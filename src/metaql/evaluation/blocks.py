@@ -27,7 +27,7 @@ _ALL: tuple[Block, ...] = (
     ),
 )
 """The same with those of longer lifetimes: 21-50, 51-100, 101-200, ..."""
-_MOST_DECIMALS = 6
+_HUNDREDTH, _MOST_DECIMALS = 0.01, 6
 
 
 class Curve(NamedTuple):
@@ -81,14 +81,15 @@ def written(*values: float, least: int = 2) -> list[str]:
 
     Args:
         *values: finite.
-        least: decimals, of which small numbers have more: the largest shows two digits.
+        least: decimals, of which numbers below a hundredth have more: the largest shows two digits.
 
     Example:
         >>> written(12.0, -0.001), written(0.00123, 0.00051, 0.002)
         (['12.00', '0.00'], ['0.0012', '0.0005', '0.0020'])
     """
     largest = max(map(abs, values))
-    decimals = max(least, 1 - math.floor(math.log10(largest))) if largest > 0 else least
+    small = 0 < largest < _HUNDREDTH
+    decimals = max(least, 1 - math.floor(math.log10(largest))) if small else least
     if decimals > _MOST_DECIMALS:
         return [f"{value:.1e}" for value in values]
     return [f"{value:z.{decimals}f}" for value in values]

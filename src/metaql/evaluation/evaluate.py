@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import Any, cast
 
 import jax
@@ -31,7 +30,7 @@ from metaql.policy.recurrentq import RecurrentQ
 from metaql.tasks.families.base import TaskFamily
 from metaql.tasks.logged import LoggedFamily
 from metaql.tasks.simulators import SimulatorFamily
-from metaql.types import Learner, Task
+from metaql.types import Learner, PRNGKey, Task
 
 EPISODES = 20
 """Of a lifetime of an agent that takes any number of them."""
@@ -55,8 +54,8 @@ def evaluate(
 
     Every lifetime is in a task drawn for it, or all are in the same one, and starts with an empty memory.
     Where a split has few tasks (`environment_family`) some are drawn twice; of a `SimulatorFamily`, whose
-    tasks are a list, they are taken in turn. Intervals are over lifetimes: with fewer tasks than that they say how sure the mean over
-    those tasks is, not over all that could be.
+    tasks are a list, they are taken in turn. Intervals are over lifetimes: with fewer tasks than that they
+    say how sure the mean over those tasks is, not over all that could be.
 
     Args:
         agent: meta-trained, or one that comes with the package.
@@ -76,7 +75,7 @@ def evaluate(
 
     Raises:
         UsageError: fewer than two lifetimes or one episode, a negative seed, a family without tasks to
-            live in, or other agents with simulators, or a task that is neither.
+            live in, other agents with simulators, something that is no agent, or a task that is neither.
         ConfigError: ``family`` is none.
         UnknownNameError: no such split.
         UnsupportedSpaceError: the agent was trained on tasks of another shape.
@@ -90,6 +89,7 @@ def evaluate(
         ('1-2', '3-4')
     """
     check_family(family)
+    _check_agents(agent, beside)
     count = usual_episodes(agent) if episodes is None else episodes
     check_whole("lifetimes", lifetimes, 2)
     check_request(count, seed)
@@ -125,6 +125,23 @@ def evaluate(
     return summarise(found.rows, found.levels)
 
 
+def _check_agents(agent: Any, beside: Any) -> None:
+    """Raise `UsageError` for what is easily mixed up with agents: their names."""
+    if beside is not None and not isinstance(beside, Mapping):
+        raise UsageError(
+            "`beside` must name the other agents.",
+            f"Got {beside!r}.",
+            'For instance: beside={"finite": metaql.load("finite")}.',
+        )
+    for each in (agent, *(beside or {}).values()):
+        if not hasattr(each, "learner_for"):
+            raise UsageError(
+                "An agent is what training returns, or `metaql.load`.",
+                f"Got {each!r}.",
+                "Load it first: metaql.load('finite'), or the folder of a run.",
+            )
+
+
 def usual_episodes(agent: AnyAgent) -> int:
     """Episodes of a lifetime, where nobody says how many."""
     return agent.usual_episodes if isinstance(agent, RecurrentAgent) else EPISODES
@@ -143,21 +160,27 @@ def _drawn(
     on_progress: OnProgress,
 ) -> Comparison:
     key_tasks, key_lives = np.random.default_rng(seed).integers(2**31, size=2).tolist()
-    if task is None:
-        task = family.tasks(jax.random.key(key_tasks), lifetimes, split)
-    elif isinstance(task, Integral):
-        many = family.tasks(jax.random.key(key_tasks), int(task) + 1, split)
-        task = jax.tree.map(lambda leaf: leaf[-1], many)
     return compare(
         agent,
         family,
-        task,
+        _tasks(family, split, task, lifetimes, jax.random.key(key_tasks)),
         runs=lifetimes,
         episodes=episodes,
         seed=key_lives,
         beside=beside,
         on_progress=on_progress,
     )
+
+
+def _tasks(
+    family: TaskFamily, split: str, task: Task | int | None, lifetimes: int, key: PRNGKey
+) -> Task:
+    """One for each lifetime, or one for all."""
+    if task is None:
+        return family.tasks(key, lifetimes, split)
+    if not isinstance(task, int | np.integer):
+        return task
+    return jax.tree.map(lambda leaf: leaf[-1], family.tasks(key, int(task) + 1, split))
 
 
 def _turns(family: SimulatorFamily, split: str, lifetimes: int, task: Any) -> list[int]:

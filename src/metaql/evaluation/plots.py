@@ -25,9 +25,12 @@ from metaql.evaluation.blocks import Curve, written
 
 INK = "#010203"
 """Colour of text and axes; `to_svg` replaces it by the colour of the page's text."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito's palette: told apart by colour-blind readers, too. The first is the agent's."""
-MARKERS = "osD^vP"
+COLOURS = (
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#7a3f8c", "#7d5a3c"),
+)
+"""Okabe and Ito's palette, told apart by colour-blind readers, too, and two more; first the agent's."""
+MARKERS = "osD^vPX<"
 LAKE_ARROWS = ("←", "↓", "→", "↑")
 """FrozenLake's actions in order."""
 _LEVEL_DASHES = ((6, 2), (2, 2), (8, 2, 2, 2))

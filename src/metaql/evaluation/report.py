@@ -191,7 +191,10 @@ def _style() -> str:
     return _STYLE.replace("/*light*/", light).replace("/*dark*/", dark)
 
 
-_COLOURS_ON_DARK = ("#5db7f0", "#ff8a4c", "#3ecfa3", "#e5a3c6", "#f2b52e", "#8fd0f5")
+_COLOURS_ON_DARK = (
+    *("#5db7f0", "#ff8a4c", "#3ecfa3", "#e5a3c6", "#f2b52e", "#8fd0f5"),
+    *("#c79bd9", "#c9a27e"),
+)
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--page:#fff;--soft:#f2f4f7;--line:#ccd3db;/*light*/}

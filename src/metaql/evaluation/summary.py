@@ -90,7 +90,7 @@ class Findings:
         return tuple(
             f"{name} earns more than the {agent}: {cell} an episode."
             for name, cell in self.differences.items()
-            if cell.low is not None and cell.low > 0
+            if cell.low is not None and cell.high is not None and 0 < cell.low < cell.high
         )
 
     def _no_better_than_chance(self) -> tuple[str, ...]:

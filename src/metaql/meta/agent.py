@@ -20,7 +20,7 @@ from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.beliefq import Belief, BeliefConfig, BeliefQ
-from metaql.tasks.host import HostEnvironment, open_environment
+from metaql.tasks.host import HostEnvironment, lent, open_environment
 
 if TYPE_CHECKING:
     from metaql.meta.recurrent_agent import RecurrentAgent
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 AGENT_FOLDER = "agent"
 """Where a run folder keeps its agent."""
 _KIND = "agent"
+_EPISODES = 50
 _SHIPPED = Path(__file__).parent.parent / "weights"
 
 
@@ -47,6 +48,12 @@ class Agent:
         """One line: the weights would fill pages."""
         steps, priors = self.card.get("env_steps"), ", ".join(self.priors) or "none"
         return f"Agent({self.family_name!r}, env_steps={steps}, family priors: {priors})"
+
+    @property
+    def usual_episodes(self) -> int:
+        """Of a lifetime where nobody says how many: 50, or the most that one had in training, if fewer."""
+        low_high = self.card.get("train", {}).get("episodes", (1, _EPISODES))
+        return min(int(low_high[1]), _EPISODES)
 
     def learner_for(self, num_states: int, num_actions: int, prior: str | None = "auto") -> BeliefQ:
         """The learner for tasks of this shape.
@@ -114,7 +121,8 @@ class Agent:
             return Adapted(**lived._asdict(), learner=learner, memory=memory, warnings=unlike)
 
         companion = TurnCompanion(learner, host.spec(episodes), seed, conclude)
-        return live_on_host(companion, host, episodes, seed, on_episode)
+        with lent(env, host):
+            return live_on_host(companion, host, episodes, seed, on_episode)
 
     def save(self, path: str | Path) -> None:
         """Write the agent to the folder ``path``, atomically.

@@ -22,7 +22,7 @@ from metaql.policy.curiosity import FEATURES, Curiosity
 from metaql.policy.finiteq import FiniteQ
 from metaql.policy.uncertainty import NUM_FACTS, Calibration
 from metaql.tasks.finite import NO_HORIZON
-from metaql.tasks.host import open_environment
+from metaql.tasks.host import lent, open_environment
 from metaql.tasks.logs import is_dataset
 
 KIND = "finite agent"
@@ -166,7 +166,8 @@ class FiniteAgent:
             return found
 
         companion = FiniteCompanion(learner, host, episodes, int(seed), conclude)
-        return live_on_host(companion, host, int(episodes), int(seed), on_episode)
+        with lent(env, host):
+            return live_on_host(companion, host, int(episodes), int(seed), on_episode)
 
     def _study(self, log: Log, prior: str | None) -> FiniteAdapted:
         kind = self.kind_of(log.num_states, prior)

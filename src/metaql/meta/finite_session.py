@@ -33,6 +33,8 @@ from metaql.policy.uncertainty import Calibration
 from metaql.tasks.families.base import Family
 from metaql.tasks.finite import NO_HORIZON, FiniteTask
 
+UNFINISHED = "unfinished"
+"""Entry of the card that names the stage which is still to come."""
 _INTERVALS = "intervals"
 """The stage after all iterations."""
 _FEWEST_STEPS, _MOST_STEPS, _EPISODES = 32, 640, 20
@@ -122,10 +124,11 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
         )
         own = fit_bounds([seen])
         lived = f"fitted in {self.config.interval_tasks} lifetimes of {steps} steps"
+        card = {name: entry for name, entry in agent.card.items() if name != UNFINISHED}
         return dataclasses.replace(
             agent,
             calibrations={**agent.calibrations, self.kind: own},
-            card={**agent.card, "intervals": lived},
+            card={**card, "intervals": lived},
         )
 
     def agent(self, training: Gathering) -> FiniteAgent:
@@ -146,6 +149,8 @@ class FiniteSession(Session[FiniteConfig, Gathering, FiniteAgent]):
             "intervals": "those of `finite`",
             "range": {**known, self.kind: span},
         }
+        if self.config.interval_tasks:
+            card[UNFINISHED] = _INTERVALS
         if self.slots is not None:
             card["slots"] = self.slots
         return FiniteAgent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import equinox as eqx
+import jax
 
 from metaql import checkpoint
 from metaql.config import to_dict
+from metaql.leaves import digest
 from metaql.meta.agent import AGENT_FOLDER
 from metaql.runs import MetricsWriter
 
@@ -57,10 +60,19 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
     """One call of a trainer: what does not change while it runs."""
 
     def __init__(
-        self, family: Any, config: Config, seed: int, run: Path | None, on_progress: OnProgress
+        self,
+        family: Any,
+        config: Config,
+        seed: int,
+        run: Path | None,
+        on_progress: OnProgress,
+        *,
+        asked: Config | None = None,
     ) -> None:
+        """Open the run folder; ``asked`` are the settings as they were given, where others are used."""
         self.config, self.seed, self.run, self.on_progress = config, seed, run, on_progress
-        self.described = described(family)
+        self.asked = config if asked is None else asked
+        self.described, self.contents = described(family), contents(family)
         self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
         self._held: dict[int, tuple[int, Any]] = {}
 
@@ -142,10 +154,12 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
                 f"{self.run} was trained by a {extra['settings']}, asked for a {own}.",
                 "Ask for that agent (`agent`), or give another `run` folder.",
             )
-        held = extra.get("config", {})
+        held, now = extra.get("asked"), self.asked
+        if held is None:  # of a version that kept what is used alone
+            held, now = extra.get("config", {}), self.config
         other = [
             f"{name} was {held[name]!r}, asked for {value!r}"
-            for name, value in to_dict(self.config).items()
+            for name, value in to_dict(now).items()
             if name in held and name != "checkpoint_every" and held[name] != value
         ]
         if not other:
@@ -160,14 +174,26 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """The error that says how the family differs from that of a checkpoint; None: in nothing seen."""
         before, now = extra.get("family", self.described), self.described
         # Of another version a family may have more to say of itself.
-        if before == now or extra.get("metaql") != version("metaql"):
+        if extra.get("metaql") != version("metaql"):
             return None
+        if before == now:
+            return self._other_contents(extra)
         differ = (a != b for a, b in zip(before, now, strict=False))
         first = max(next((at for at, other in enumerate(differ) if other), 0) - _SHOWN // 2, 0)
         was, is_now = (text[first:][:_SHOWN] for text in (before, now))
         return checkpoint.CheckpointError(
             "A run is resumed with the family it was started with.",
             f"In {self.run} it was `{was}`, now it is `{is_now}`.",
+            "Give that family, or another `run` folder.",
+        )
+
+    def _other_contents(self, extra: Mapping[str, Any]) -> checkpoint.CheckpointError | None:
+        """The same where only what a family holds differs, which its description does not show."""
+        if extra.get("contents", self.contents) == self.contents:
+            return None
+        return checkpoint.CheckpointError(
+            "A run is resumed with the family it was started with.",
+            f"That of {self.run} had other tasks, or another time limit, than {self.described[:_SHOWN]}.",
             "Give that family, or another `run` folder.",
         )
 
@@ -196,19 +222,27 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
                         metrics.write(row)
                     reached = (after, reached[1] + 1)
                     if reached[1] % self.config.checkpoint_every == 0 and reached[1] < total:
-                        self._save(*reached)
+                        self._keep(metrics, *reached)
                     self.on_progress(STAGE, reached[1] / total, row)
             except BaseException:  # what was reached is always whole
-                self._save(*reached)
+                self._keep(metrics, *reached)
                 raise
-            self._save(*reached)
+            self._keep(metrics, *reached)
         return reached[0]
+
+    def _keep(self, metrics: MetricsWriter | None, training: Training, rows: int) -> None:
+        """Checkpoint what was reached, the rows it counts before it."""
+        if metrics is not None:
+            metrics.sync()
+        self._save(training, rows)
 
     def _save(self, training: Training, rows: int) -> None:
         """Checkpoint, and the agent as it stands."""
         if self.store is not None and self.run is not None:
             settings = {"settings": type(self.config).__name__, "config": to_dict(self.config)}
-            family = {"family": self.described, "metaql": version("metaql")}
+            settings["asked"] = to_dict(self.asked)
+            family = {"family": self.described, "contents": self.contents}
+            family["metaql"] = version("metaql")
             about = {"seed": self.seed, **family, **settings}
             self.store.save(rows, training, about)
             self.agent(training).save(self.run / AGENT_FOLDER)
@@ -216,4 +250,16 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
 
 def described(family: Any) -> str:
     """One line that tells a family from others, the same in every process."""
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(family).split()))
+    return _without_addresses(" ".join(repr(family).split()))
+
+
+def contents(family: Any) -> str:
+    """A digest of what a family holds: what it says of its ``contents``, else its arrays."""
+    own = getattr(family, "contents", None)
+    if own is None:
+        return digest(jax.tree.leaves(eqx.filter(family, eqx.is_array)))
+    return hashlib.sha256(_without_addresses(own).encode()).hexdigest()
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)

@@ -32,7 +32,7 @@ from metaql.meta.replay import Lifetimes, noted
 from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import Context, RecurrentQ
-from metaql.tasks.host import HostEnvironment, open_environment
+from metaql.tasks.host import HostEnvironment, lent, open_environment
 from metaql.tasks.vectors import VectorEnvironment, open_vectors
 from metaql.types import Task, Transition
 
@@ -133,7 +133,8 @@ class RecurrentAgent:
         check_request(episodes, seed)
         host = self._opened(env)
         companion = self._companion(self.learner, host, episodes, seed)
-        return live_on_host(companion, host, episodes, seed, on_episode)
+        with lent(env, host):
+            return live_on_host(companion, host, episodes, seed, on_episode)
 
     def adapt_by_gradient(
         self,

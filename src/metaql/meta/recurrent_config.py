@@ -47,15 +47,16 @@ class RecurrentConfig:
     others hardly. Helps where what the first episode leaves unknown decides what the next ones can earn
     (try 4, with ``explore`` 0.7)."""
     bank: int = 1024
-    """Tasks sampled at a time."""
+    """Tasks sampled at a time; of simulators, a list, as many as live side by side are there."""
     refresh: int = 50
-    """Iterations after which the bank is sampled anew."""
+    """Iterations after which the bank is sampled anew; simulators change with every iteration."""
     hidden: int = 64
     """Size of the recurrent state, the task embedding."""
     width: int = 64
     """Width of the Q-network's layers."""
     context: bool = True
-    """False: no task embedding, all tasks are as one: multi-task Q-learning, a baseline."""
+    """False: no task embedding (and no ``features``), all tasks are as one: multi-task Q-learning, a
+    baseline."""
     generated: bool = False
     """True: the embedding generates weights of the Q-network's last layer too."""
     features: int = 0

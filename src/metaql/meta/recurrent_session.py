@@ -45,8 +45,7 @@ class RecurrentSession(Session[RecurrentConfig, RecurrentState, RecurrentAgent])
         asked: RecurrentConfig,
     ) -> None:
         """Start; ``asked`` are the settings as they were given."""
-        super().__init__(family, config, seed, run, on_progress)
-        self.asked = asked
+        super().__init__(family, config, seed, run, on_progress, asked=asked)
         self.family_name, self.levels = family.name, family.levels
         self.keys = Keys(*jax.random.split(jax.random.key(seed), len(Keys._fields)))
 

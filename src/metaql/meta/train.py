@@ -146,7 +146,8 @@ def meta_train(
             f"Ask for agent={name_of(type(config))!r}." if known else "",
         )
     values = {**(to_dict(config) if config else {}), **settings}
-    config, folder = settings_for(family, agent, values, "meta_train"), Path(run) if run else None
+    config = settings_for(family, agent, values, "meta_train")
+    folder = Path(run).expanduser() if run else None
     if isinstance(config, RecurrentConfig):
         return train_recurrent(
             family, config, seed=seed, run=folder, resume=resume, on_progress=on_progress

@@ -2,15 +2,17 @@
 
 An agent for finite MDPs relies on one thing: what follows an action depends on the state alone, today
 as yesterday. Then the outcomes of one pair, in the order in which they came, are exchangeable, and how
-often an outcome follows upon the same outcome is known from their counts: told backwards, with counts
+often an outcome follows upon the same outcome is known from their counts: told from either end, with counts
 c left, the outcome k is followed by another k with probability (c_k - 1) / (n - 1), whatever the task.
 Differences from that are a martingale with steps below 1, whose tails Freedman's inequality bounds
-(Freedman 1975, "On tail probabilities for martingales", theorem 1.6). Repeats that are too many say
-that the task changes, too few that something hidden alternates.
+(Freedman 1975, "On tail probabilities for martingales", theorem 1.6). Told backwards it shows what becomes
+sure, told forwards what no longer is. Repeats that are too many in all, where the mean over all orders is
+the sum of c_k (c_k - 1) / n, say that the task changes, too few that something hidden alternates.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,13 +21,15 @@ from typing import Any, NamedTuple
 from metaql.types import Transition
 
 FALSE_ALARMS = 0.01
-"""Probability of a warning where nothing is wrong, at most (four tails share it)."""
-_FEWEST = 16
-"""Outcomes of an arm from which on their order is judged."""
+"""Probability of a warning where nothing is wrong, at most."""
+_TAILS = 8
+"""Tails that share it: of two statistics, told from two ends, on two sides."""
+_FEWEST = 32
+"""Outcomes of a pair from which on their order is judged."""
 
 
-class Repeats(NamedTuple):
-    """Repeated outcomes beyond what their order can explain, and the variance of that."""
+class Walk(NamedTuple):
+    """Repeats beyond what counts led to expect, told from one end, and the variance of that."""
 
     excess: float = 0.0
     variance: float = 0.0
@@ -34,6 +38,19 @@ class Repeats(NamedTuple):
         """Bound of the probability of an excess this far from zero, on this side."""
         far = abs(self.excess)
         return math.exp(-(far**2) / (2.0 * (self.variance + far / 3.0))) if far else 1.0
+
+
+class Repeats(NamedTuple):
+    """How outcomes repeat each other, of all pairs."""
+
+    excess: float
+    """More of them than in the mean over all orders of the same outcomes."""
+    backwards: Walk
+    forwards: Walk
+
+    def tail(self) -> float:
+        """The smaller bound."""
+        return min(self.backwards.tail(), self.forwards.tail())
 
 
 class Diary:
@@ -49,7 +66,7 @@ class Diary:
 
     def ways(self) -> Repeats:
         """Repeats of where actions led and whether that was the end."""
-        return self._sum([[row[:2] for row in page] for page in self.pages.values()])
+        return _sum([[row[:2] for row in page] for page in self.pages.values()])
 
     def rewards(self) -> Repeats:
         """Repeats of rewards above, or not above, the median of the same pair and outcome."""
@@ -60,28 +77,45 @@ class Diary:
                 by_outcome[row[:2]].append(row[2])
             for values in by_outcome.values():
                 middle = sorted(values)[len(values) // 2]
-                found.append([value >= middle for value in values])
-        return self._sum(found)
-
-    def _sum(self, pages: list[list[Any]]) -> Repeats:
-        """Of all pages together; of those of a bandit, each up to a length that is a power of two.
-
-        Whoever leaves an arm when it fails ends its page with what made them leave: in short pages, and
-        at the end of all, repeats are too few though nothing is wrong.
-        """
-        if len({state for state, _ in self.pages}) == 1:
-            pages = [page[: 1 << (len(page).bit_length() - 1)] for page in pages]
-            pages = [page for page in pages if len(page) >= _FEWEST]
-        parts = [page_repeats(page) for page in pages]
-        return Repeats(sum(part.excess for part in parts), sum(part.variance for part in parts))
+                # Of more than half the same least ones all would be at least the median.
+                least = middle == min(values)
+                found.append([value > middle if least else value >= middle for value in values])
+        return _sum(found)
 
 
-def page_repeats(outcomes: Sequence[Hashable]) -> Repeats:
-    """Repeats of one pair's outcomes.
+def _sum(pages: list[list[Any]]) -> Repeats:
+    """Of all pages together, each up to a length that is a power of two.
+
+    Whoever leaves an action when it fails ends its page with what made them leave: in short pages, and at the
+    end of all, repeats are too few though nothing is wrong.
+    """
+    pages = [page[: 1 << (len(page).bit_length() - 1)] for page in pages if len(page) >= _FEWEST]
+    walks = [[page_walk(page) for page in pages], [page_walk(page[::-1]) for page in pages]]
+    backwards, forwards = (
+        Walk(sum(each.excess for each in parts), sum(each.variance for each in parts))
+        for parts in walks
+    )
+    return Repeats(sum(map(excess_of, pages)), backwards, forwards)
+
+
+def excess_of(outcomes: Sequence[Hashable]) -> float:
+    """Repeats of one pair's outcomes, minus their mean over all orders.
 
     Example:
-        >>> page_repeats(["left", "left", "right", "right"])
-        Repeats(excess=0.6666666666666667, variance=0.22222222222222224)
+        >>> excess_of(["left", "left", "right", "right"])
+        1.0
+    """
+    counts = Counter(outcomes).values()
+    repeated = sum(a == b for a, b in itertools.pairwise(outcomes))
+    return repeated - sum(count * (count - 1) for count in counts) / len(outcomes)
+
+
+def page_walk(outcomes: Sequence[Hashable]) -> Walk:
+    """Repeats of one pair's outcomes, told backwards.
+
+    Example:
+        >>> page_walk(["left", "left", "right", "right"])
+        Walk(excess=0.6666666666666667, variance=0.22222222222222224)
     """
     left, number = Counter(outcomes), len(outcomes)
     excess = variance = 0.0
@@ -90,7 +124,7 @@ def page_repeats(outcomes: Sequence[Hashable]) -> Repeats:
         excess += (before == after) - chance
         variance += chance * (1.0 - chance)
         left[after], number = left[after] - 1, number - 1
-    return Repeats(excess, variance)
+    return Walk(excess, variance)
 
 
 def warnings_for(
@@ -107,7 +141,7 @@ def warnings_for(
     if diary is None:
         return found
     for what, repeats in (("where actions lead", diary.ways()), ("rewards", diary.rewards())):
-        if repeats.tail() < FALSE_ALARMS / 4.0:
+        if repeats.tail() < FALSE_ALARMS / _TAILS:
             found.append(_unruly(what, repeats))
     return found
 
@@ -144,7 +178,6 @@ def _span(low: int, high: int) -> str:
 
 
 def _unruly(what: str, repeats: Repeats) -> str:
-    deviations = repeats.excess / math.sqrt(repeats.variance + 1e-9)
     why = (
         "it seems to change while it is being learned (not stationary)"
         if repeats.excess > 0
@@ -152,6 +185,6 @@ def _unruly(what: str, repeats: Repeats) -> str:
     )
     return (
         f"This looks unlike a finite MDP as to {what}: {why}; the same outcome came twice in a row "
-        f"{abs(repeats.excess):.1f} times {'more' if repeats.excess > 0 else 'less'} often than chance "
-        f"({abs(deviations):.1f} standard deviations). Do not rely on the intervals."
+        f"{abs(repeats.excess):.1f} times {'more' if repeats.excess > 0 else 'less'} often than by chance. "
+        "Do not rely on the intervals."
     )

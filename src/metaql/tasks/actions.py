@@ -49,7 +49,9 @@ class Actions:
             return (np.asarray(index).reshape(space.shape) + space.start).astype(space.dtype)
         low, high = (np.asarray(bound, np.float64) for bound in self._bounds)
         share = np.asarray(self.levels)[index].reshape(low.shape)
-        return (low + 0.5 * (1.0 + share) * (high - low)).astype(space.dtype)
+        value = low + 0.5 * (1.0 + share) * (high - low)
+        kind: Any = space.dtype
+        return (np.rint(value) if kind.kind in "iu" else value).astype(kind)
 
     def indices(self, actions: np.ndarray) -> Int[np.ndarray, "T *K"]:
         """Numbers of actions as the environment takes them, ``[T, ...]``; of a Box the nearest levels.
@@ -64,7 +66,9 @@ class Actions:
                 return np.full((len(flat), *self.shape[:-1]), -1)
             span = np.where(high > low, high - low, 1.0)
             share = np.where(high > low, 2.0 * (flat - low) / span - 1.0, flat - low)
-            nearest = np.abs(share[..., None] - np.asarray(self.levels)).argmin(-1)
+            done = 2.0 * (self._executed() - low[:, None]) / span[:, None] - 1.0
+            levels = np.where((high > low)[:, None], done, np.asarray(self.levels))
+            nearest = np.abs(share[..., None] - levels).argmin(-1)
             numbers = np.where(np.abs(share) <= 1.0 + _SLACK, nearest, -1)
         elif flat.shape[1] != self._counts().size or flat.dtype.kind not in "iu":
             return np.full((len(flat), *self.shape[:-1]), -1)
@@ -73,6 +77,12 @@ class Actions:
             shifted = flat - np.asarray(start).reshape(-1)
             numbers = np.where((shifted >= 0) & (shifted < self._counts()), shifted, -1)
         return numbers.reshape(len(flat), *self.shape[:-1]).astype(np.int32)
+
+    def _executed(self) -> np.ndarray:
+        """What the levels of every entry of a Box are to the environment, ``[K, levels]``."""
+        size = int(np.prod(self.space.shape or ()))
+        rows = [self(np.full(size, level)).reshape(-1) for level in range(len(self.levels or ()))]
+        return np.stack(rows, -1).astype(np.float64)
 
     def holds(self, index: Any) -> bool:
         """Whether there is such an action."""

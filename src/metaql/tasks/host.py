@@ -6,8 +6,9 @@ on our side; a space with ``start`` is shifted both ways.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -219,6 +220,17 @@ def open_environment(env: Any, **kwargs: Any) -> HostEnvironment:
         # What was opened as something else is opened anew: its spaces may not be finite.
         return env if type(env) is HostEnvironment else HostEnvironment(env.env)
     return HostEnvironment(plain_environment(env, kwargs))
+
+
+@contextlib.contextmanager
+def lent(env: Any, host: HostEnvironment) -> Generator[HostEnvironment]:
+    """``host``, closed afterwards where ``env`` is the id that it was made of: else it is somebody's own."""
+    try:
+        yield host
+    finally:
+        if isinstance(env, str):
+            with contextlib.suppress(Exception):  # what was learned is worth more
+                host.close()
 
 
 def plain_environment(env: Any, kwargs: dict[str, Any]) -> gymnasium.Env:

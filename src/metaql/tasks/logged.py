@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 
 from metaql.config import check_whole
 from metaql.errors import DatasetError, UnsupportedSpaceError
+from metaql.leaves import digest
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.logs import FIELDS, columns_of, episode_ends, time_limit
 from metaql.tasks.simulators import LEVELS
@@ -105,6 +106,12 @@ class LoggedFamily:
         self.horizon = horizon or _horizon(host, list(given.values()))
         whole = {task: _whole(given[task], self.horizon) for task in given}
         self.logs = _joined([_checked(host, whole[task], task) for task in whole])
+
+    @property
+    def contents(self) -> str:
+        """What tells it from a family that looks the same: everything logged."""
+        arrays = [*self.logs.transition, self.logs.starts, self.logs.first, self.logs.episodes]
+        return f"{self.tasks} {self.levels} {self.horizon} {digest(arrays)}"
 
     def __repr__(self) -> str:
         """One line."""

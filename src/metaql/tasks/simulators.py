@@ -7,14 +7,20 @@ import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import gymnasium
 import numpy as np
 from gymnasium import wrappers
 
 from metaql.config import check_whole
-from metaql.errors import UnknownNameError, UsageError
+from metaql.errors import (
+    EnvironmentFaultError,
+    UnknownNameError,
+    UnsupportedSpaceError,
+    UsageError,
+)
 from metaql.tasks.crowd import Crowd, check_alike
 from metaql.tasks.families.base import SPLITS, check_split
 from metaql.tasks.host import plain_environment
@@ -24,6 +30,13 @@ LEVELS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 """What the actions of a Box mean unless said otherwise, in shares of its range."""
 _KEPT = 256
 """Environments kept open for their next lifetime, or as many as live side by side."""
+
+
+class _Kept(NamedTuple):
+    """An environment, and what closes it once."""
+
+    host: VectorEnvironment
+    close: Callable[[], Any]
 
 
 class SimulatorFamily:
@@ -46,8 +59,8 @@ class SimulatorFamily:
         """Check the tasks and make one environment.
 
         Args:
-            make_env: from one of ``tasks`` to an environment, or to the id of one. Observations may be any
-                that Gymnasium flattens, actions Discrete, MultiDiscrete or a Box with bounds.
+            make_env: from one of ``tasks`` to a new environment, or to the id of one. Observations may be
+                any that Gymnasium flattens, actions Discrete, MultiDiscrete or a Box with bounds.
             tasks: what ``make_env`` gets, for the splits ``train`` and ``test`` (``validation`` if you want
                 to choose settings by it). No task may be in two of them.
             name: of the family, in file names and messages.
@@ -59,8 +72,10 @@ class SimulatorFamily:
         Raises:
             UnknownNameError: a split that does not exist.
             UsageError: no training tasks, a task in two splits, tasks without splits, a ``make_env`` that
-                cannot be called, a ``horizon`` below 1, or ``seconds`` not above 0.
+                cannot be called or returns what it returned before, a ``horizon`` below 1, or ``seconds``
+                not above 0.
             UnsupportedSpaceError: spaces that cannot be used, or episodes without an end.
+            EnvironmentFaultError: ``make_env`` raised.
 
         Example:
             >>> import gymnasium
@@ -74,10 +89,11 @@ class SimulatorFamily:
         """
         _check_types(make_env, tasks, horizon, seconds)
         self.make_env, self.name, self.horizon, self.seconds = make_env, name, horizon, seconds
+        _check_splits(tasks)
         self.tasks = {split: list(tasks[split]) for split in tasks}
         self.levels = tuple(levels)
-        _check_splits(self.tasks)
-        self._kept: OrderedDict[tuple[str, int, int], VectorEnvironment] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, int], _Kept] = OrderedDict()
+        self._made: WeakValueDictionary[int, gymnasium.Env] = WeakValueDictionary()
         self._like: VectorEnvironment | None = None
         self.crowd("train", [0])
 
@@ -85,6 +101,17 @@ class SimulatorFamily:
         """One line."""
         counts = ", ".join(f"{len(tasks)} {split}" for split, tasks in self.tasks.items())
         return f"SimulatorFamily({self.name!r}, tasks: {counts})"
+
+    @property
+    def contents(self) -> str:
+        """What tells it from a family that looks the same: the tasks themselves, and their time limit."""
+        return repr((_identity(self.tasks), self.horizon))
+
+    def close(self) -> None:
+        """Close all environments that are kept; those needed later are made anew."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+        self._like = None
 
     def task(self, split: str, index: int) -> Any:
         """What ``make_env`` gets; errors as in `open`."""
@@ -132,8 +159,24 @@ class SimulatorFamily:
         Raises:
             UnknownNameError: no such split, or one without tasks.
             UsageError: no such task in it.
+            UnsupportedSpaceError: ``make_env`` made no environment.
+            EnvironmentFaultError: it raised.
         """
-        env = plain_environment(self.make_env(self.task(split, index)), {})
+        task, called = self.task(split, index), self._called(split, index)
+        try:
+            made = self.make_env(task)
+        except Exception as error:
+            raise EnvironmentFaultError(
+                "`make_env` must make an environment of every task.",
+                f"Of {called} it raised {type(error).__name__}: {error}",
+                "Correct it, or leave the task out.",
+            ) from error
+        if not isinstance(made, gymnasium.Env | str):
+            raise UnsupportedSpaceError(
+                "`make_env` must return a `gymnasium.Env`, or the id of one.",
+                f"Of {called} it returned {type(made).__name__}.",
+            )
+        env = plain_environment(made, {})
         return env if self.horizon is None else wrappers.TimeLimit(env, self.horizon)
 
     def _host(self, split: str, index: int, copy: int) -> VectorEnvironment:
@@ -141,14 +184,27 @@ class SimulatorFamily:
         place = (split, index, copy)
         if place not in self._kept:
             env = self.open(split, index)
+            self._check_new(env, self._called(split, index))
             made = VectorEnvironment(env, self.levels)
             # Once no crowd has it any more; at the end of the process what hangs would keep it from ending.
-            weakref.finalize(made, _close, env).atexit = False
+            close = weakref.finalize(made, _close, env)
+            close.atexit = False
             self._like = self._like or made
             check_alike(self._like, made, self._called(split, index))
-            self._kept[place] = made
+            self._kept[place] = _Kept(made, close)
         self._kept.move_to_end(place)
-        return self._kept[place]
+        return self._kept[place].host
+
+    def _check_new(self, env: gymnasium.Env, called: str) -> None:
+        """Raise where two tasks, or two lifetimes side by side, would share an environment."""
+        inner = env.unwrapped
+        if self._made.get(id(inner)) is inner:
+            raise UsageError(
+                "`make_env` must return a new environment each time.",
+                f"Of {called} it returned one that it had returned before.",
+                "Make it inside the function; environments are kept and closed for you.",
+            )
+        self._made[id(inner)] = inner
 
     def _called(self, split: str, index: int) -> str:
         return f"{self.task(split, index)!r} of {split!r}"
@@ -188,9 +244,15 @@ def _check_types(make_env: Any, tasks: Any, horizon: Any, seconds: Any) -> None:
 
 def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
     """Raise unless there is something to train on and no task is in two splits."""
-    for split in tasks:
+    for split, some in tasks.items():
         check_split(split)
-    if not tasks.get("train"):
+        if isinstance(some, str | Mapping) or not hasattr(some, "__len__"):
+            raise UsageError(
+                "`tasks` must have a list of tasks for every split.",
+                f"{split!r} has {some!r}.",
+                'For instance: {"train": [0.5, 1.0, 2.0], "test": [1.5]}.',
+            )
+    if not len(tasks.get("train", ())):
         raise UsageError("`tasks` needs tasks to train on.", f"Got splits {sorted(tasks)}.")
     owner: dict[Any, str] = {}
     for split in SPLITS:
@@ -204,14 +266,19 @@ def _check_splits(tasks: Mapping[str, Sequence[Any]]) -> None:
 
 
 def _identity(task: Any) -> Any:
-    """What two tasks share if they are the same one; of arrays all they hold, which `repr` cuts short."""
+    """What two tasks share if they are the same one, whatever types their numbers have.
+
+    Of arrays it is all they hold, which `repr` cuts short.
+    """
     if hasattr(task, "__array__"):
-        held = np.asarray(task)
-        return repr(
-            held.tolist() if held.dtype == object else (held.dtype, held.shape, held.tobytes())
-        )
+        return _identity(np.asarray(task).tolist())
     if isinstance(task, Mapping):
-        return tuple((repr(name), _identity(part)) for name, part in task.items())
+        parts = [(_identity(name), _identity(part)) for name, part in task.items()]
+        return ("mapping", *sorted(parts, key=repr))
     if isinstance(task, (tuple, list)):
         return tuple(_identity(part) for part in task)
+    if not isinstance(task, Real):
+        return repr(task)
+    with contextlib.suppress(OverflowError):
+        return float(task) if float(task) == task else repr(task)
     return repr(task)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metaql.errors import ConfigError, did_you_mean, unknown_name
@@ -131,7 +132,15 @@ def _check_option(family: str, key: str, value: Any, valid: dict[str, Any]) -> N
             did_you_mean(key, valid),
         )
     default = valid[key]
-    if key == "parts" or _fits(value, default):
+    if key == "parts":
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ConfigError(
+                f"Option 'parts' of {family!r} must list families.",
+                f"Got {value!r}.",
+                "In Python: metaql.families.mixture([metaql.families.chain(), metaql.families.worlds()]).",
+            )
+        return
+    if _fits(value, default):
         return
     wanted = "int" if default is None else type(default).__name__
     raise ConfigError(
@@ -148,7 +157,7 @@ def _fits(value: Any, default: Any) -> bool:
         pair = isinstance(value, tuple | list) and len(value) == len(default)
         return pair and all(_fits(x, y) for x, y in zip(value, default, strict=True))
     if isinstance(default, float):
-        return isinstance(value, int | float)
+        return isinstance(value, int | float) and math.isfinite(value)
     if default is None:
         return value is None or isinstance(value, int)
     return isinstance(value, type(default))

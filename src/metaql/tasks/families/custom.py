@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 from gymnasium.envs.toy_text.frozen_lake import FrozenLakeEnv, generate_random_map
 from gymnasium.wrappers import TimeLimit
 
+from metaql.config import check_whole
 from metaql.errors import InvalidTaskError, UsageError
+from metaql.leaves import digest
 from metaql.tasks.families.base import SPLITS, Family, check_split, split_key
 from metaql.tasks.finite import FiniteTask, finite_task, pad_task
 from metaql.tasks.gymnasium import estimate_task, finite_task_of, open_environment
@@ -165,8 +167,15 @@ def environment_family(
 
 
 def _check_counts(num_tasks: Mapping[str, int]) -> None:
-    for split in num_tasks:
+    if not isinstance(num_tasks, Mapping):
+        raise UsageError(
+            "`num_tasks` must say how many environments every split has.",
+            f"Got {num_tasks!r}.",
+            'For instance: {"train": 200, "validation": 20, "test": 20}.',
+        )
+    for split, count in num_tasks.items():
         check_split(split)
+        check_whole(f"num_tasks[{split!r}]", count, 0)
     wrong = [split for split in SPLITS if num_tasks.get(split, 0) < 1]
     if wrong:
         raise UsageError(
@@ -185,11 +194,11 @@ def _tabulate(make_env: Callable[[int], Any], seed: int, estimate_steps: int) ->
             "It takes a seed and returns a new environment.",
         )
     host = open_environment(env)
-    task = finite_task_of(host)
-    if task is None:
-        # The same exploration everywhere: equal environments then tend to give equal estimates.
-        task = estimate_task(host, estimate_steps, seed=0)
-    host.close()
+    with contextlib.closing(host):
+        task = finite_task_of(host)
+        if task is None:
+            # The same exploration everywhere: equal environments then tend to give equal estimates.
+            task = estimate_task(host, estimate_steps, seed=0)
     return task
 
 
@@ -197,10 +206,10 @@ def _without_repeats(
     parts: Mapping[str, Sequence[FiniteTask]],
 ) -> dict[str, list[FiniteTask]]:
     """Leave out of each split the tasks of the splits before it."""
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     pools: dict[str, list[FiniteTask]] = {}
     for split, tasks in parts.items():
-        marks = [_fingerprint(task) for task in tasks]
+        marks = [digest(task) for task in tasks]
         pools[split] = [t for t, mark in zip(tasks, marks, strict=True) if mark not in seen]
         seen.update(marks)
         if not pools[split]:
@@ -210,14 +219,6 @@ def _without_repeats(
                 "Ask for more of them, or let `make_env` vary more with its seed.",
             )
     return pools
-
-
-def _fingerprint(task: FiniteTask) -> bytes:
-    """A digest of every array of a task."""
-    digest = hashlib.sha256()
-    for leaf in task:
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.digest()
 
 
 def _stack(tasks: Sequence[FiniteTask]) -> FiniteTask:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from metaql.config import check_seed
 from metaql.errors import ConfigError, InvalidTaskError
 from metaql.tasks.families.base import SPLITS, Family
 from metaql.tasks.families.grid import neighbours
@@ -83,12 +84,14 @@ class FrozenLake(Family):
 
         Raises:
             ConfigError: an argument out of range.
+            UsageError: a seed out of range.
         """
         if not 2 <= size <= _LARGEST or not 0 < frozen < 1 or not 0 < success_rate <= 1:
             raise ConfigError(
                 f"`frozen_lake` needs size >= 2 and <= {_LARGEST}, frozen in (0, 1), success_rate in (0, 1].",
                 f"Got size={size}, frozen={frozen}, success_rate={success_rate}.",
             )
+        check_seed(seed)
         if horizon is not None and horizon < 1:
             raise ConfigError("`horizon` must be at least 1 step.", f"Got {horizon}.")
         self.size, self.success_rate = size, success_rate

@@ -75,6 +75,12 @@ class RandomMDP(Family):
                 "`random_mdp` needs num_states, num_actions and horizon >= 1.",
                 f"Got {num_states}, {num_actions}, {horizon}.",
             )
+        if kind == "dense" and (branching, rewarded, termination) != (2, 2, 0.0):
+            raise ConfigError(
+                "`branching`, `rewarded` and `termination` are of sparse `random_mdp`.",
+                f"Got {branching}, {rewarded} and {termination} with kind='dense'.",
+                "Ask for kind='sparse', or leave them out.",
+            )
         if kind == "sparse" and not (
             1 <= branching <= num_states and 1 <= rewarded < num_states and 0 <= termination < 1
         ):
