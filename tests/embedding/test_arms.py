@@ -52,6 +52,16 @@ def test_all_rewards_at_once_tell_what_they_do_one_by_one(seed):
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("pulls", "noise", "alike"), [(1e5, 0.01, 0.9), (1e6, 1e-3, 0.9999)])
+def test_after_very_many_pulls_no_less_is_known_than_without_a_prior(pulls, noise, alike):
+    prior = prior_of(
+        np.zeros(3), np.full((3, 3), alike) + (1 - alike) * np.eye(3), np.full(3, noise)
+    )
+    variance = np.asarray(condition(prior, jnp.full(3, pulls), jnp.zeros(3))[1])
+    assert (variance <= noise / pulls * 1.0001).all()
+    assert (variance > 0).all()
+
+
 def test_before_any_reward_it_is_the_prior():
     prior = prior_of([1.0, -2.0], [[2.0, 0.5], [0.5, 1.0]], [1.0, 3.0])
     mean, variance = condition(prior, jnp.zeros(2), jnp.zeros(2))

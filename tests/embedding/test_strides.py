@@ -11,6 +11,7 @@ import pytest
 from metaql.embedding.evidence import base_weights, no_evidence
 from metaql.embedding.hyperprior import broad
 from metaql.embedding.judging import observe
+from metaql.embedding.profiles import WIDTH
 from metaql.embedding.strides import ROOM, chance_of, leads, no_strides, walk
 from metaql.types import TaskSpec, Transition
 
@@ -62,7 +63,17 @@ def evidence(rows, about, slots=4):
 
 def predicted(seen, about, state, action):
     """Predicted probability of every state that was met, by row."""
-    return np.asarray(leads(seen.strides, about, seen.met).chance[state, action])
+    return chances(leads(seen.strides, about, seen.met))[state, action]
+
+
+def chances(found):
+    """Of arriving in every row, and last in those never met, ``[S, A, S + 1]``."""
+    rows = jnp.eye(found.row.shape[0] + 1)
+    return np.moveaxis(np.asarray(found.expectation(rows[:, :-1], rows[:, -1])), 0, -1)
+
+
+def test_a_pair_has_no_fewer_slots_than_outcome_profiles():
+    assert evidence(walked(5), spec(), slots=1).successors.counts.shape[-1] == WIDTH
 
 
 def test_an_untried_pair_is_foreseen_where_others_were_tried():
@@ -158,6 +169,8 @@ def test_the_most_frequent_strides_are_kept():
 
 def test_chances_are_chances():
     seen = evidence(walked(80, np.random.default_rng(3).permutation(SIDE**2)), spec())
-    chance = np.asarray(leads(seen.strides, spec(), seen.met).chance)
+    found = leads(seen.strides, spec(), seen.met)
+    chance = chances(found)
     assert (chance >= 0).all()
     assert (chance.sum(-1) <= 1 + 1e-5).all()
+    np.testing.assert_allclose(chance.sum(-1), found.known, atol=1e-5)

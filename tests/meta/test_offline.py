@@ -190,6 +190,38 @@ def test_sizes_are_whole_numbers(sizes):
         read_dataset(corridor(), **sizes)
 
 
+@pytest.mark.parametrize("name", ["num_states", "num_actions", "horizon"])
+def test_sizes_that_no_array_has_are_refused(name):
+    with pytest.raises(UsageError, match=f"`{name}` must be below"):
+        read_dataset(corridor(), **{name: 3_000_000_000})
+
+
+def test_a_limit_beyond_all_plans_is_one_still():
+    assert read_dataset(corridor(), horizon=2**31 - 1).horizon < NO_HORIZON
+
+
+def test_one_stray_action_does_not_make_a_million_others():
+    log = corridor()
+    stray = log | {"actions": np.append(log["actions"][:-1], 10_000_000)}
+    with pytest.raises(DatasetError, match="has action 10,000,000"):
+        read_dataset(stray)
+
+
+def test_sizes_that_are_given_go_before_those_of_a_space():
+    episode = SimpleNamespace(
+        observations=np.array([0, 1, 2]), actions=np.zeros(2, int), rewards=np.zeros(2),
+        terminations=np.array([False, True]), truncations=np.zeros(2, bool),
+    )  # fmt: skip
+    dataset = SimpleNamespace(
+        iterate_episodes=lambda: iter([episode]),
+        observation_space=spaces.Discrete(5),
+        action_space=spaces.Discrete(3),
+    )
+    assert (read_dataset(dataset).num_states, read_dataset(dataset).num_actions) == (5, 3)
+    log = read_dataset(dataset, num_states=50, num_actions=9)
+    assert (log.num_states, log.num_actions) == (50, 9)
+
+
 def test_an_incomplete_or_empty_log_is_named():
     with pytest.raises(DatasetError, match="Missing: rewards"):
         read_dataset({k: v for k, v in corridor().items() if k != "rewards"})

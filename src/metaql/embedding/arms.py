@@ -51,4 +51,6 @@ def condition(
     surprise = jnp.where(visits > 0, root * (total / jnp.maximum(visits, 1.0) - prior.mean), 0.0)
     mean = prior.mean + gain.T @ surprise
     variance = jnp.diag(prior.covariance) - (scaled * gain).sum(0)
-    return mean, jnp.maximum(variance, _TINY * prior.noise)
+    # After very many pulls nothing but rounding is left of the difference: pulls alone leave no more.
+    most = jnp.where(visits > 0, prior.noise / jnp.maximum(visits, 1.0), jnp.inf)
+    return mean, jnp.clip(variance, jnp.minimum(_TINY * prior.noise, most), most)

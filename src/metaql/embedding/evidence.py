@@ -153,7 +153,8 @@ class Rates(NamedTuple):
 
 
 def no_evidence(spec: TaskSpec, slots: int | None) -> Evidence:
-    """Nothing seen; ``slots`` as in `no_successors`."""
+    """Nothing seen; ``slots`` as in `no_successors`, but no fewer than outcome profiles have."""
+    slots = None if slots is None else max(slots, WIDTH)
     num_states, num_actions = spec.state_mask.shape[0], spec.action_mask.shape[0]
     pair, state = jnp.zeros((num_states, num_actions)), jnp.zeros(num_states)
     zero = jnp.zeros(())

@@ -68,24 +68,12 @@ class Leads(NamedTuple):
     blocked: Float[Array, "S A"]
     """Probability that something is in the way."""
 
-    @property
-    def chance(self) -> Float[Array, "S A S+1"]:
-        """Of arriving in every row, the last of which stands for the states never met.
-
-        What is missing to 1 is unknown, which is all of it in states never met.
-        """
-        size = self.row.shape[0]
-        there = jax.nn.one_hot(self.row, size + 1) * self.access[..., None]
-        moved = jnp.einsum("sdk,ad->sak", there, self.effect)
-        kept = self.blocked[..., None] * jax.nn.one_hot(jnp.arange(size), size + 1)[:, None]
-        return self.share[:, None, None] * (moved + kept)
-
     def expectation(
         self, values: Float[Array, "C S"], fresh: Float[Array, " C"]
     ) -> Float[Array, "C S A"]:
         """Sum over strides of each row of ``values`` times its chance; ``fresh``: of states never met.
 
-        As one product of matrices, and not by `chance`, which is large.
+        The chances add up to `known`: what is missing to 1 is unknown, which is all in states never met.
         """
         there = jnp.concatenate([values, fresh[:, None]], 1)[:, self.row] * self.access
         moved = jnp.einsum("csd,ad->csa", there, self.effect)

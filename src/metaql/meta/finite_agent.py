@@ -127,7 +127,8 @@ class FiniteAgent:
         Args:
             env: a Gymnasium id or environment with Discrete observation and action spaces, or what
                 `open_environment` made of one; or a dataset.
-            episodes: how many; the agent is told, and explores accordingly.
+            episodes: how many; the agent is told, and explores accordingly. Nothing is lived of a dataset:
+                there ``episodes``, ``seed`` and ``on_episode`` do not count.
             seed: of the environment's first reset and of the agent.
             prior: as in `learner_for`.
             on_episode: called after each episode with its index, return and length.

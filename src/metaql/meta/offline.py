@@ -12,7 +12,7 @@ from gymnasium import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from metaql.config import check_whole
-from metaql.errors import DatasetError
+from metaql.errors import DatasetError, UsageError
 from metaql.meta.adapt import Lived
 from metaql.meta.compiling import compile_options
 from metaql.meta.finite_memory import FIRST_SLOTS, blank, is_small
@@ -22,6 +22,9 @@ from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.logs import columns_of, longest_episode, time_limit
 from metaql.types import Transition
 
+_TOO_LARGE = 2**31
+_MANY = 100
+"""Numbers of actions per one that was seen from which on the log is taken for wrong."""
 _PLANS = 40
 """Times that the plan is refined when all is observed; one has only a few sweeps."""
 
@@ -62,7 +65,7 @@ def read_dataset(
             if that was, or no limit.
 
     Raises:
-        UsageError: a size is not an integer, at least 1.
+        UsageError: a size is not an integer from 1 to 2,147,483,647.
         DatasetError: an array is missing, empty or of another length; a state or action is no integer
             in its space; a reward is not finite.
     """
@@ -71,6 +74,8 @@ def read_dataset(
     for name, given in sizes.items():
         if given is not None:
             check_whole(name, given, 1)
+            if given >= _TOO_LARGE:
+                raise UsageError(f"`{name}` must be below {_TOO_LARGE:,}.", f"Got {given:,}.")
     if hasattr(dataset, "iterate_episodes"):
         num_states, first_state = _space(dataset, "observation_space", num_states)
         num_actions, first_action = _space(dataset, "action_space", num_actions)
@@ -88,12 +93,26 @@ def read_dataset(
         terminated=columns["terminations"],
         truncated=columns["truncations"],
         num_states=num_states or int(max(states.max(), onto.max())) + 1,
-        num_actions=num_actions or int(actions.max()) + 1,
-        horizon=horizon or (0 if gaps else time_limit([columns])) or NO_HORIZON,
+        num_actions=num_actions or _actions_in(actions),
+        horizon=min(horizon or 0, NO_HORIZON - 1)
+        or (0 if gaps else time_limit([columns]))
+        or NO_HORIZON,
         first_state=first_state,
         first_action=first_action,
         warnings=tuple(_contradictions(gaps, len(states), horizon, longest_episode(columns))),
     )
+
+
+def _actions_in(actions: Int[np.ndarray, " T"]) -> int:
+    """How many there are, where nobody says so: as many as the largest number tells, if that can be."""
+    largest, known = int(actions.max()), len(np.unique(actions))
+    if largest >= _MANY * known:
+        raise DatasetError(
+            "Actions must be numbered from 0, without many gaps.",
+            f"Step {int(actions.argmax())} has action {largest:,}, and there are {known:,} different ones.",
+            "Correct the log, or say how many there are: num_actions=...",
+        )
+    return largest + 1
 
 
 def _contradictions(gaps: int, steps: int, horizon: int | None, longest: int) -> list[str]:
@@ -115,7 +134,9 @@ def _contradictions(gaps: int, steps: int, horizon: int | None, longest: int) ->
 def _space(dataset: Any, name: str, size: int | None) -> tuple[int | None, int]:
     """Of numbers: how many, and the first; of any other space nothing is known here."""
     space = getattr(dataset, name, None)
-    return (int(space.n), int(space.start)) if isinstance(space, spaces.Discrete) else (size, 0)
+    if not isinstance(space, spaces.Discrete):
+        return size, 0
+    return size or int(space.n), int(space.start)
 
 
 def _numbers(

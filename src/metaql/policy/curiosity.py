@@ -25,7 +25,7 @@ FEATURES = 11
 def gittins_deviations(ratio: Float[Array, "*K"]) -> Float[Array, "*K"]:
     """Deviations of optimism for ``ratio`` pulls left per pull made (Brezzi & Lai 2002).
 
-    A smooth curve through their piecewise one: ``sqrt(ratio / 2)`` for few, ``sqrt(2 log ratio -
+    Their piecewise curve, with its small jumps: ``sqrt(ratio / 2)`` for few, ``sqrt(2 log ratio -
     log log ratio - log 16 pi)`` for many.
     """
     ratio = jnp.maximum(ratio, 1e-6)
