@@ -888,6 +888,65 @@ MUTANTS = (
         (f"{_ENDS}::test_the_first_end_makes_other_hopes_and_no_later_one_does",),
     ),
     Mutant(
+        "adapting: environments of one's own are closed",
+        "tasks/host.py",
+        "        if isinstance(env, str):\n            with",
+        "        if True:\n            with",
+        ("tasks/test_host.py::test_what_was_opened_by_its_id_is_closed_and_nothing_else",),
+    ),
+    Mutant(
+        "simulators: 2 and 2.0 are two tasks",
+        "tasks/simulators.py",
+        "return float(task) if float(task) == task else repr(task)",
+        "return repr(task)",
+        ("tasks/test_simulators.py::test_a_task_is_the_same_whatever_types_its_numbers_have",),
+    ),
+    Mutant(
+        "simulators: one environment for all",
+        "tasks/simulators.py",
+        "if self._made.get(id(inner)) is inner:",
+        "if False:",
+        ("tasks/test_simulators.py::test_every_lifetime_needs_an_environment_of_its_own",),
+    ),
+    Mutant(
+        "resume: other tasks that look the same are taken",
+        "meta/loop.py",
+        'if extra.get("contents", self.contents) == self.contents:',
+        "if True:",
+        ("meta/test_host_train.py::test_a_run_goes_on_with_the_tasks_and_settings_it_began_with",),
+    ),
+    Mutant(
+        "outcomes are told backwards alone",
+        "meta/unlike.py",
+        "page_walk(page[::-1])",
+        "page_walk(page)",
+        ("meta/test_unlike.py::test_drifting_chances_are_noticed_and_called_so",),
+    ),
+    Mutant(
+        "rewards of which more than half are the least all count as large",
+        "meta/unlike.py",
+        "[value > middle if least else value >= middle for value in values]",
+        "[value >= middle for value in values]",
+        ("meta/test_unlike.py::test_drifting_chances_are_noticed_and_called_so",),
+    ),
+    Mutant(
+        "worlds: who is walled in starts at the prize",
+        "tasks/families/worlds.py",
+        "jnp.argmin(jnp.where(eligible, places, 3.0)), -1)",
+        "jnp.argmin(jnp.where(eligible, places, 3.0)), start)",
+        (
+            "tasks/test_worlds.py::"
+            "test_there_is_a_prize_wherever_one_can_be_reached_and_never_where_one_starts",
+        ),
+    ),
+    Mutant(
+        "actions of an integer Box are cut off",
+        "tasks/actions.py",
+        "np.rint(value) if",
+        "value if",
+        ("tasks/test_vectors.py::test_whole_actions_are_the_nearest_ones_and_found_again",),
+    ),
+    Mutant(
         "adapting: nothing is compiled ahead",
         "meta/finite_adapt.py",
         "            self._prepare(row)",
@@ -989,8 +1048,8 @@ MUTANTS = (
     Mutant(
         "resume: goes on in another family",
         "meta/loop.py",
-        "if before == now or",
-        "if True or",
+        "if before == now:",
+        "if True:",
         (
             "meta/test_finite_session.py::"
             "test_a_training_that_was_interrupted_goes_on_to_the_same_agent",

@@ -17,7 +17,7 @@ from metaql.errors import (
 )
 from metaql.tasks.finite import NO_HORIZON
 from metaql.tasks.gymnasium import open_environment
-from metaql.tasks.host import ENDLESS_STEPS
+from metaql.tasks.host import ENDLESS_STEPS, lent
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,17 @@ def test_offset_spaces_are_shifted_both_ways(corridor):
     assert host.step(0) == (0, 0.0, False, False)
     assert host.env.unwrapped.cell == 10
     assert [type(x) for x in host.step(1)] == [int, float, bool, bool]
+
+
+def test_what_was_opened_by_its_id_is_closed_and_nothing_else(monkeypatch):
+    host, closed = open_environment("FrozenLake-v1"), []
+    monkeypatch.setattr(host.env, "close", lambda: closed.append(1))
+    with lent(host.env, host), lent(host, host):
+        pass
+    assert closed == []
+    with pytest.raises(KeyError), lent("FrozenLake-v1", host):
+        raise KeyError
+    assert closed == [1]
 
 
 def test_termination_is_kept_apart_from_truncation(corridor):
