@@ -362,21 +362,21 @@ MUTANTS = (
     ),
     Mutant(
         "recurrent: a segment is replayed from an empty memory",
-        "meta/recurrent_step.py",
+        "meta/recurrent_loss.py",
         "last, before = jax.lax.scan(body, start.hidden, encoded)",
         "last, before = jax.lax.scan(body, 0.0 * start.hidden, encoded)",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
     ),
     Mutant(
         "recurrent: a step is valued after it was read",
-        "meta/recurrent_step.py",
+        "meta/recurrent_loss.py",
         "return learner.advance(hidden, row), hidden",
         "return (learner.advance(hidden, row),) * 2",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
     ),
     Mutant(
         "chart: replayed from an empty one",
-        "meta/recurrent_step.py",
+        "meta/recurrent_loss.py",
         "jax.lax.scan(body, start.counts, notes.transition)[1]",
         "jax.lax.scan(body, jax.tree.map(jnp.zeros_like, start.counts), notes.transition)[1]",
         (f"{_RECURRENT}::test_a_replayed_segment_has_the_values_of_the_steps",),
@@ -652,7 +652,7 @@ MUTANTS = (
     ),
     Mutant(
         "recurrent: what is lived after the lifetime is learned from",
-        "meta/recurrent_step.py",
+        "meta/recurrent_loss.py",
         "error = (chosen - segment.target / learner.scale) * segment.alive",
         "error = chosen - segment.target / learner.scale",
         (f"{_RECURRENT}::test_dead_steps_count_for_nothing",),

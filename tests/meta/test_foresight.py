@@ -10,7 +10,8 @@ import pytest
 
 from metaql.embedding.recurrent import Note, Sight
 from metaql.meta.foresight import foresight_loss
-from metaql.meta.recurrent_step import seen_again, split_learner
+from metaql.meta.recurrent_loss import seen_again
+from metaql.meta.recurrent_step import split_learner
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import RecurrentQ
 from metaql.types import TaskSpec, Transition

@@ -18,7 +18,7 @@ from metaql.meta.foresight import believed_again
 from metaql.meta.host_lives import live_in_simulators
 from metaql.meta.host_train import segments_of
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import scenes_of, segment_loss
+from metaql.meta.recurrent_loss import scenes_of, segment_loss
 from metaql.meta.replay import embeddings, replay_loss
 from metaql.meta.train import meta_train
 from metaql.policy.network import Sizes

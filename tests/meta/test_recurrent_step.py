@@ -14,6 +14,7 @@ from metaql.embedding.recurrent import sight_of
 from metaql.errors import ConfigError
 from metaql.meta.lifetime import begin, live_step
 from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_loss import replayed_values, scenes_of, seen_again, segment_loss
 from metaql.meta.recurrent_step import (
     RecurrentState,
     _later,
@@ -22,10 +23,6 @@ from metaql.meta.recurrent_step import (
     live_segment,
     optimizer_for,
     recurrent_step,
-    replayed_values,
-    scenes_of,
-    seen_again,
-    segment_loss,
     split_learner,
 )
 from metaql.policy.network import Sizes

@@ -10,7 +10,8 @@ import pytest
 from metaql.embedding.recurrent import sight_of
 from metaql.meta.lifetime import begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import live_segment, scenes_of, segment_loss
+from metaql.meta.recurrent_loss import scenes_of, segment_loss
+from metaql.meta.recurrent_step import live_segment
 from metaql.meta.replay import embeddings, lived_in, noted, replay_loss, replayed
 from metaql.policy.network import Sizes
 from metaql.policy.recurrentq import RecurrentQ

@@ -19,14 +19,9 @@ from metaql.embedding.recurrent import Sight
 from metaql.meta.host_lives import HostLives, live_in_simulators
 from metaql.meta.loop import OnProgress
 from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_loss import Segment
 from metaql.meta.recurrent_session import RecurrentSession
-from metaql.meta.recurrent_step import (
-    Figures,
-    RecurrentState,
-    Segment,
-    exploring,
-    improved,
-)
+from metaql.meta.recurrent_step import Figures, RecurrentState, exploring, improved
 from metaql.meta.replay import returns_of
 from metaql.policy.recurrentq import Context
 from metaql.tasks.crowd import Crowd

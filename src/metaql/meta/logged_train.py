@@ -21,11 +21,11 @@ from metaql.embedding.recurrent import Note, Sight
 from metaql.errors import DatasetError
 from metaql.meta.loop import OnProgress
 from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_loss import Segment
 from metaql.meta.recurrent_session import RecurrentSession
 from metaql.meta.recurrent_step import (
     Figures,
     RecurrentState,
-    Segment,
     adjusted,
     optimizer_for,
     split_learner,

@@ -20,7 +20,7 @@ from metaql.embedding.recurrent import Note
 from metaql.meta.foresight import foresight_loss
 from metaql.meta.lifetime import advance, begin_all
 from metaql.meta.recurrent_config import RecurrentConfig
-from metaql.meta.recurrent_step import discount_across, read_again, replayed_values, seen_again
+from metaql.meta.recurrent_loss import discount_across, read_again, replayed_values, seen_again
 from metaql.policy.recurrentq import Context, RecurrentQ
 from metaql.qlearning.td import greedy_value, lambda_returns, value_of
 from metaql.types import PRNGKey, Task, TaskSpec, Transition

@@ -18,10 +18,10 @@ from metaql.meta.gradient import GradientSteps, adapted_weights
 from metaql.meta.loop import OnProgress
 from metaql.meta.recurrent_agent import RecurrentAgent
 from metaql.meta.recurrent_config import RecurrentConfig
+from metaql.meta.recurrent_loss import Segment
 from metaql.meta.recurrent_step import (
     Figures,
     RecurrentState,
-    Segment,
     adjusted,
     drawn_from,
     exploring,
