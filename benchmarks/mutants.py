@@ -930,16 +930,6 @@ MUTANTS = (
         ("meta/test_unlike.py::test_drifting_chances_are_noticed_and_called_so",),
     ),
     Mutant(
-        "worlds: who is walled in starts at the prize",
-        "tasks/families/worlds.py",
-        "jnp.argmin(jnp.where(eligible, places, 3.0)), -1)",
-        "jnp.argmin(jnp.where(eligible, places, 3.0)), start)",
-        (
-            "tasks/test_worlds.py::"
-            "test_there_is_a_prize_wherever_one_can_be_reached_and_never_where_one_starts",
-        ),
-    ),
-    Mutant(
         "actions of an integer Box are cut off",
         "tasks/actions.py",
         "np.rint(value) if",

@@ -52,10 +52,10 @@ BROAD = [
     Course(RandomMDP(), 80, 800, 16, slots=10),
     Course(RandomMDP(16, kind="sparse", horizon=40, rewarded=3), 20, 800, 24, slots=4, adapted=0.5),
     Course(
-        RandomMDP(16, kind="sparse", horizon=100, rewarded=15), 16, 1600, 16, slots=4, adapted=0.5
+        RandomMDP(16, kind="sparse", horizon=100, rewarded=15), 16, 1600, 16, slots=4, adapted=0.75
     ),
     Course(
-        RandomMDP(36, kind="sparse", horizon=150, rewarded=12), 16, 2400, 8, slots=4, adapted=0.5
+        RandomMDP(36, kind="sparse", horizon=150, rewarded=12), 16, 2400, 8, slots=4, adapted=0.75
     ),
     Course(Chain(), 20, 800, 32, slots=4),
     Course(Chain(horizon=10), 100, 1000, 24, slots=4),
@@ -68,7 +68,7 @@ RECIPES: dict[str, dict[str, tuple[list[Course], FiniteTrainConfig]]] = {
         # were cut off learned to explore too little (random MDPs, 100 episodes: 1948 for 2016).
         MANY_STATES: (
             BROAD,
-            FiniteTrainConfig(iterations=22, pairs=5, bank=2048, spread=0.3, rate=0.12),
+            FiniteTrainConfig(iterations=18, pairs=5, bank=2048, spread=0.3, rate=0.12),
         ),
         # The closed form is kept: climbing ten iterations traded coins (50 arms, 500 pulls: 451 for 464) and
         # sure arms (deceptive: 105 for 122) for nothing.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gymnasium
 import jax
 import numpy as np
-from scipy.sparse.csgraph import breadth_first_order
 
 from metaql.tasks.families import Worlds
 from metaql.tasks.gymnasium import finite_task_of
@@ -19,28 +18,13 @@ def test_what_varies_varies():
     sure = np.asarray(TASKS.transition).max(-1).min((-1, -2)) == 1.0
     assert 0.2 < sure.mean() < 0.6  # no slip
     assert len(set(np.asarray(TASKS.horizon))) > 10
-
-
-def test_there_is_a_prize_wherever_one_can_be_reached_and_never_where_one_starts():
-    prizes = np.asarray(TASKS.reward).max((1, 2))
-    starts = np.asarray(TASKS.initial).argmax(-1)
-    assert (prizes[np.arange(len(prizes)), starts] <= 0).all()
-    without = prizes.max(-1) < 0.3
-    assert 0 < without.sum() < 0.05 * len(prizes)
-    for moves, ends, start in zip(
-        *(np.asarray(each)[without] for each in (TASKS.transition, TASKS.termination)),
-        starts[without],
-        strict=True,
-    ):
-        onward = (moves * (1 - ends) > 0).any(1)
-        assert list(breadth_first_order(onward, start)[0]) == [start]
+    assert np.asarray(TASKS.reward).max((1, 2, 3)).min() >= 0.3  # every world has a prize
 
 
 def test_the_unit_of_reward_varies_only_if_wanted():
     plain = np.abs(np.asarray(TASKS.reward)).max((1, 2, 3))
     scaled = Worlds(4, scaled=True).tasks(jax.random.key(0), 512, "train")
     sizes = np.abs(np.asarray(scaled.reward)).max((1, 2, 3))
-    sizes = sizes[sizes > 0]  # a few have neither prize nor costs
     assert plain.max() <= 1.45
     assert sizes.max() / sizes.min() > 100
     np.testing.assert_array_equal(scaled.transition, TASKS.transition)

@@ -270,7 +270,8 @@ def _hope(
     mean, variance = reward
     deviation = jnp.sqrt(variance)
     apart = bounds.high - bounds.low
-    width = jnp.where(bounds.hold > 0, jnp.maximum(share, 1e-9) * apart, 1.0)
+    width = share * apart + jnp.where(apart > 1e-6, 1e-9, 1e-3 * apart)
+    width = jnp.where(bounds.hold > 0, width, 1.0)
     chance = jnp.clip((mean - share * bounds.low) / width, 1e-3, 1.0 - 1e-3)
     slope = width * chance * (1.0 - chance)
     against = (1.0 - chance) / chance * jnp.exp(-lift * deviation / slope)

@@ -67,8 +67,7 @@ class Worlds(Family):
         adjacent = jnp.minimum(neighbours(side, side, cells), cells - 1)
         within = reachable(adjacent, exists & ~hole & ~wall, start)
         # The goal is a cell that can be reached, by lot; a world without one has none but its costs.
-        eligible = within & (jnp.arange(cells) != start)
-        goal = jnp.where(eligible.any(), jnp.argmin(jnp.where(eligible, places, 3.0)), -1)
+        goal = jnp.argmin(jnp.where(within & (jnp.arange(cells) != start), places, 3.0))
         slip = jnp.where(facts[3] < 0.4, 0.0, 0.7 * (facts[3] - 0.4) / 0.6)
         moves = _moves(adjacent, exists & ~wall, slip)
         unit = 10.0 ** (3.0 * facts[9] - 1.0) if self.scaled else 1.0
