@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from metaql.cli import training
+from metaql.cli import interrupts, training
 from metaql.cli.main import main
 from metaql.config import to_dict
 from metaql.meta.config import CONFIGS
@@ -324,6 +324,29 @@ def test_after_training_ctrl_c_says_where_the_agent_is(capfd, monkeypatch):
     code, _, err = run(capfd, "quickstart", "--env-steps", "700")
     assert code == 130
     assert "metaql evaluate runs/frozen_lake/" in err
+
+
+def test_the_newest_run_is_resumed_by_that_name(capfd):
+    folder = trained(capfd, "--option", "size=3")
+    code, out, _ = run(capfd, "train", "--resume", "newest", "--json")
+    assert (code, json.loads(out)["run"]) == (0, str(folder))
+
+
+def test_a_swallowed_ctrl_c_is_heeded_at_the_next_step(capfd, monkeypatch):
+    """As in JAX's callback of the garbage collector, or within an import."""
+    monkeypatch.setattr(interrupts._Came, "pending", True)
+    code, out, err = run(capfd, "train", "frozen_lake")
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+
+    def swallowed(*_):
+        raise ImportError("an extension")
+
+    monkeypatch.setattr("metaql.cli.training.Plan.make_family", swallowed)
+    monkeypatch.setattr("metaql.cli.progress.interrupts.check", lambda: None)
+    code, _, err = run(capfd, "train", "frozen_lake")
+    assert code == 130
+    assert "fault of metaql" not in err
 
 
 def test_newest_is_the_newest_that_has_an_agent(capfd):

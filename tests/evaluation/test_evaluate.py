@@ -13,7 +13,7 @@ import metaql
 from metaql.embedding.recurrent import Sight
 from metaql.errors import ConfigError, UnknownNameError, UnsupportedSpaceError, UsageError
 from metaql.evaluation import evaluate as module
-from metaql.evaluation.compare import AGENT, compare, levels
+from metaql.evaluation.compare import AGENT, baselines, compare, levels
 from metaql.evaluation.summary import AT_RANDOM, DIFFERENCE, summarise
 from metaql.meta.agent import Agent
 from metaql.meta.lifetime import Lives
@@ -90,6 +90,22 @@ def test_every_lifetime_has_a_task_of_its_own():
     for lives in found.rows.values():
         np.testing.assert_array_equal(lives.returns, lives.lengths * [[1.0], [2.0], [3.0]])
     assert found.levels["optimum"] == pytest.approx(2.0 * int(tasks.horizon[0]))
+
+
+def test_tasks_may_differ_in_how_noisy_every_reward_is(monkeypatch):
+    """As those that were estimated: noise by pair, ``[N, S, A]``, beside flags by task."""
+    tasks = FrozenLake(3).tasks(jax.random.key(0), 5, "test")
+    noise = jnp.zeros((5, *tasks.transition.shape[1:3])).at[2, 0, 0].set(0.5)
+    found = baselines(tasks._replace(reward_noise=noise, reward_binary=jnp.zeros(5, bool)))
+    assert found["PSRL"].reward_model == "normal"
+    assert baselines(tasks._replace(reward_noise=0.0 * noise))["PSRL"].reward_model == "beta"
+
+
+def test_shown_in_a_notebook_it_is_the_table():
+    zeros = np.zeros((3, 2))
+    lives = Lives(zeros, zeros.astype(int) + 1, np.full(3, 2), None)
+    found = summarise({AGENT: lives, AT_RANDOM: lives}, {})
+    assert repr(found) == str(found)
 
 
 def test_all_lifetimes_may_be_in_one_task(monkeypatch):

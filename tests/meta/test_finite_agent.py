@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import metaql
 from metaql import checkpoint
@@ -24,13 +25,13 @@ from metaql.errors import (
 )
 from metaql.meta import finite_adapt, finite_agent, finite_memory
 from metaql.meta.finite_adapt import judgement
-from metaql.meta.finite_memory import Rows, blank, more_slots, widen
+from metaql.meta.finite_memory import LimitSeen, Rows, blank, more_slots, widen
 from metaql.meta.unlike import warnings_for
 from metaql.policy.curiosity import Curiosity
 from metaql.policy.finiteq import FiniteQ, no_knowledge
 from metaql.policy.uncertainty import Calibration, Z
 from metaql.tasks.finite import NO_HORIZON
-from metaql.types import TaskSpec
+from metaql.types import TaskSpec, Transition
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,9 @@ def told_to(agent, env, monkeypatch):
     return small, told
 
 
-def learned(learner, told):
+def learned(learner, told, horizon=NO_HORIZON):
     """The memory of a learner that has a row for every state from the start."""
-    spec = TaskSpec(np.ones(12, bool), np.ones(2, bool), np.int32(NO_HORIZON), np.int32(6))
+    spec = TaskSpec(np.ones(12, bool), np.ones(2, bool), np.int32(horizon), np.int32(6))
     memory, learn = no_knowledge(spec, learner.slots), eqx.filter_jit(learner.learn)
     for last in told:
         memory = learn(memory, last)
@@ -112,7 +113,7 @@ def test_rows_by_need_know_what_dense_arrays_do(make_agent, maze, monkeypatch):
     agent = make_agent(profile_odds=-1e4, log_spread=plain)
     small, told = told_to(agent, maze(), monkeypatch)
     dense = FiniteQ(small.learner.prior, small.learner.curiosity)
-    memory = learned(dense, told)
+    memory = learned(dense, told, int(small.memory.spec.horizon))
     assert memory.evidence.profiled is None
     table = judgement(dense, memory, small.calibration).mean
     met = sorted(small.rows)
@@ -167,6 +168,42 @@ def test_every_program_is_compiled_once_and_ahead(agent, maze, compilations):
     adapted.beliefs()
     for name in ("packed_choose", "packed_learn", "judge"):
         assert compilations.count(name) == compilations.count(f"{name}, aside") == 1
+
+
+class Truncating(gymnasium.Env):
+    """Declares no time limit, but truncates its episodes by itself, after so many steps each."""
+
+    observation_space, action_space = spaces.Discrete(12), spaces.Discrete(2)
+
+    def __init__(self, *lasts):
+        self.lasts, self.episode, self.clock = lasts, -1, 0
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.clock = self.episode + 1, 0
+        return 0, {}
+
+    def step(self, action):
+        self.clock += 1
+        cut = self.clock == self.lasts[self.episode % len(self.lasts)]
+        return self.clock % 12, float(action), False, cut, {}
+
+
+@pytest.mark.filterwarnings("ignore::metaql.errors.EndlessWarning")
+@pytest.mark.parametrize(
+    ("lasts", "horizon"), [((20, 20), 20), ((20, 7), 20), ((7, 20), 20), ((7,), 7)]
+)
+def test_a_limit_that_is_not_declared_is_told_by_the_episodes(agent, lasts, horizon):
+    adapted = agent.adapt(Truncating(*lasts), episodes=2)
+    assert int(adapted.memory.spec.horizon) == horizon
+    best = float(adapted.judged.mean[adapted.rows[0]].max())
+    assert best < horizon + 1  # not what ten thousand steps would pay
+
+
+def test_what_goes_on_beyond_a_truncation_has_no_limit():
+    seen, found = LimitSeen(), []
+    for ended in [0, 0, 1, 0, 0, 0, 0]:
+        found.append(seen.after(Transition(0, 0, 0.0, 0, False, bool(ended))))
+    assert found == [NO_HORIZON, NO_HORIZON, 3, 3, 3, 3, NO_HORIZON]
 
 
 def test_predict_is_greedy_on_what_is_believed_also_where_never_met(adapted, maze):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from metaql.cli import interrupts
 from metaql.cli.options import Common, key_values, whole
 from metaql.cli.output import number
 from metaql.cli.training import newest_or, tell_if_unfinished
@@ -143,6 +144,7 @@ def printer(output: Output, lived: Mapping[str, list[float]]) -> Any:
     """A callback that prints one line per episode, the first counted as 1, and notes it in ``lived``."""
 
     def say(index: int, episode_return: float, length: int) -> None:
+        interrupts.check()
         lived["returns"].append(episode_return)
         lived["lengths"].append(length)
         output.line(f"episode {index + 1}: return {number(episode_return)} in {length} steps")

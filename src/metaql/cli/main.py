@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
+from metaql.cli import interrupts
 from metaql.cli.adapt import adapt
 from metaql.cli.evaluate import evaluate
 from metaql.cli.families import families
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
-        return _report(_unexpected(error), FAILED)
+        return _failed(error)
     return 0
 
 
@@ -84,6 +85,7 @@ def run() -> NoReturn:
     After Ctrl-C compiled work may go on in other threads, and taking the runtime down under it can crash:
     what was to be said and saved has been, so the process ends at once.
     """
+    interrupts.watch()
     code = main()
     if code == INTERRUPTED:
         with contextlib.suppress(OSError):  # a reader may be gone
@@ -113,6 +115,13 @@ def _report(text: str, code: int) -> int:
 def _message(error: MetaQLError) -> str:
     parts = [part for part in (error.rule, error.evidence, error.remedy) if part]
     return "metaql: " + "\n  ".join(parts)
+
+
+def _failed(error: Exception) -> int:
+    """The exit code of what nobody foresaw, but for Ctrl-C: within an import that comes out as anything."""
+    if interrupts.pending():
+        return _report("\nmetaql: interrupted.", INTERRUPTED)
+    return _report(_unexpected(error), FAILED)
 
 
 def _unexpected(error: Exception) -> str:

@@ -12,6 +12,8 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
+from metaql.cli import interrupts
+
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines of one stage."""
 _BAR_WIDTH, _TIMES_WIDTH = 16, 23
@@ -119,6 +121,7 @@ class Progress:
             self._bars.update(self._task, completed=share, metrics=words)
         elif news:
             self._line(share, words)
+        interrupts.check()
 
     def say(self, text: str) -> None:
         """A line above the bars."""

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from metaql.cli.options import Common, key_values, sections, whole
 from metaql.cli.output import Output
 from metaql.cli.progress import Progress
-from metaql.cli.training import STARTING, Plan, create, fit, read
+from metaql.cli.training import STARTING, Plan, create, fit, newest_or, read
 from metaql.errors import UsageError
 
 
@@ -21,7 +21,10 @@ def train(
     /,
     *,
     resume: Annotated[
-        Path | None, Parameter(help="A run folder to go on with, from its last checkpoint.")
+        Path | None,
+        Parameter(
+            help="A run folder to go on with, from its last checkpoint; newest: the newest run."
+        ),
     ] = None,
     config: Annotated[
         Path | None, Parameter(help="TOML file with the tables [family] and [train].")
@@ -64,8 +67,7 @@ def train(
     output = common.output()
     if resume is not None:
         _check_resume_alone(family, config, env_steps, option, set_, agent != "auto")
-        plan = read(resume)
-        _check_seed_is(plan.seed, common.seed)
+        resume, plan = _resumed(resume, common)
     else:
         tables = sections(config, ("family", "train"))
         named = {"name": family} if family is not None else {}
@@ -80,6 +82,14 @@ def train(
         run = resume if resume is not None else create(plan, common.runs_dir)
         fit(plan, run, progress, resume=resume is not None)
     _close(output, plan, run)
+
+
+def _resumed(run: Path, common: Common) -> tuple[Path, Plan]:
+    """The folder to go on in, and its plan."""
+    folder = Path(newest_or(str(run), common.runs_dir))
+    plan = read(folder)
+    _check_seed_is(plan.seed, common.seed)
+    return folder, plan
 
 
 def _name(options: dict[str, object]) -> str:

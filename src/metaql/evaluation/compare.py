@@ -172,7 +172,9 @@ def baselines(task: FiniteTask) -> dict[str, Learner]:
     possible = jnp.where(task.transition > 0, task.reward, 0.0)
     peak = float(jnp.abs(possible).max())
     # A Beta posterior is for rewards in [0, 1], every single one.
-    sure = bool((jnp.asarray(task.reward_binary) | (jnp.asarray(task.reward_noise) == 0)).all())
+    many = task.horizon.shape
+    quiet = (jnp.asarray(task.reward_noise) == 0).reshape(*many, -1).all(-1)
+    sure = bool((jnp.asarray(task.reward_binary) | quiet).all())
     binary = sure and peak <= 1.0 and bool((possible >= 0).all())
     rare = 1.0 / task.initial.shape[-1]
     psrl = PSRL(

@@ -63,8 +63,9 @@ def evaluate(
         lifetimes: of every learner; intervals are over these.
         episodes: of every lifetime; None: 20, of a RecurrentQ the most that one had in training.
         split: ``"test"`` for what is reported, ``"validation"`` for what is chosen by.
-        task: for all lifetimes: a task (``family.default()`` of a `FrozenLake`), or the number of one of the
-            split, which follows from ``seed`` too; None: one drawn for each.
+        task: for all lifetimes: a task (``family.default()`` of a `FrozenLake`), or the number of one of
+            those that are drawn from the split with ``seed`` (of simulators: its place in the split's list);
+            None: one drawn for each.
         seed: of tasks and lifetimes.
         beside: other agents for the same tasks, by the names of their rows: ``{"finite":
             metaql.load("finite")}`` shows what the one that needs no training earns.

@@ -44,7 +44,7 @@ class Lived(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Findings:
     """What one comparison found, ready to be printed, written as JSON or drawn."""
 
@@ -120,6 +120,10 @@ class Findings:
             "  ".join([name.ljust(first), *map(str.rjust, cells, rest)]) for name, *cells in table
         ]
         return "\n".join([self.title, *lines, *(f"Warning: {each}" for each in self.warnings)])
+
+    def __repr__(self) -> str:
+        """The same: all returns and curves would fill pages."""
+        return str(self)
 
     def level_values(self) -> dict[str, float]:
         """The exact values by name."""

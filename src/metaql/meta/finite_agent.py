@@ -34,7 +34,7 @@ _FEATURES_BEFORE = 10
 """Of optimism trained before it counted how dense rewards are."""
 _NO_END = (
     "No episode ends in this log: only `terminations` and `truncations` end one, so there are no returns, "
-    "and the horizon is not known."
+    "and no horizon can be told from it."
 )
 _FEW = 10
 """States up to which there is room for every successor."""

@@ -16,7 +16,7 @@ import numpy as np
 from metaql.meta.compiling import compile_options
 from metaql.policy.finiteq import Knowledge, no_knowledge
 from metaql.tasks.finite import NO_HORIZON
-from metaql.types import TaskSpec
+from metaql.types import TaskSpec, Transition
 
 FIRST_ROWS = 64
 """States that a memory has room for at first."""
@@ -27,6 +27,26 @@ ROW_GROWTH = 4
 
 _SMALL = 4_096
 """Pairs up to which a program is compiled in a hurry: optimising it takes longer than it saves."""
+
+
+class LimitSeen:
+    """The time limit of an environment that declares none, as far as its episodes tell.
+
+    They tell if none lasted longer than one that was truncated (`metaql.tasks.logs.time_limit`).
+    """
+
+    def __init__(self) -> None:
+        self._length = self._cut = self._longest = 0
+
+    def after(self, last: Transition) -> int:
+        """Steps after which episodes seem to be truncated, one step later; `NO_HORIZON`: nothing tells."""
+        self._length += 1
+        self._longest = max(self._longest, self._length)
+        if last.truncated:
+            self._cut = max(self._cut, self._length)
+        if last.truncated or last.terminated:
+            self._length = 0
+        return self._cut if 0 < self._cut == self._longest else NO_HORIZON
 
 
 def is_small(memory: Knowledge) -> bool:

@@ -105,7 +105,8 @@ class HostEnvironment:
         if self.has_time_limit:
             return []
         return [
-            f"{self.name} declares no time limit: episodes are truncated after {self.longest} steps. "
+            f"{self.name} declares no time limit: episodes that it does not end itself are truncated after "
+            f"{self.longest} steps. "
             "To set a limit: gymnasium.wrappers.TimeLimit, or max_episode_steps where it is made; a "
             "SimulatorFamily opens its tasks with theirs by family.open(split, number)."
         ]

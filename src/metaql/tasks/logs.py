@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metaql.errors import DatasetError
+from metaql.errors import DatasetError, did_you_mean
 from metaql.tasks.finite import LARGEST_REWARD
 
 FIELDS = (
@@ -56,7 +56,9 @@ def columns_of(dataset: Any) -> dict[str, np.ndarray]:
     missing = [name for name in FIELDS[:-1] if name not in given]
     if missing:
         raise DatasetError(
-            f"A dataset has arrays {', '.join(FIELDS)}.", f"Missing: {', '.join(missing)}."
+            f"A dataset has arrays {', '.join(FIELDS[:-1])}, and perhaps {FIELDS[-1]}.",
+            f"Missing: {', '.join(missing)}.",
+            did_you_mean(missing[0], map(str, given)),
         )
     columns = {name: np.asarray(given[name]) for name in FIELDS if name in given}
     columns.setdefault("truncations", np.zeros(columns["rewards"].shape[:1], bool))
