@@ -39,7 +39,7 @@ def quickstart(
     *,
     env_steps: Annotated[
         int | None,
-        whole(help=f"Environment steps of meta-training; more is better. Usually {ENV_STEPS:,}."),
+        whole(help=f"Environment steps of meta-training; usually {ENV_STEPS:,}."),
     ] = None,
     runs: Annotated[int, whole(help="Lifetimes per learner in the table.")] = 200,
     config: Annotated[
@@ -83,7 +83,7 @@ def quickstart(
     output.say(f"\nDone in {duration(seconds)}. Run: {run}\nReport: {report}")
     output.say(f"Next:  metaql adapt {ENVIRONMENT} --agent {run}")
     output.say(f"       metaql evaluate {run}")
-    output.say("       metaql quickstart --env-steps 5000000   (trains longer, gets further)")
+    output.say("       metaql quickstart --env-steps 5000000   (trains longer)")
     document = {"run": run, "report": report, "seed": plan.seed, "seconds": round(seconds, 1)}
     output.document({**document, **as_document(found, life)})
     if failure is not None:
