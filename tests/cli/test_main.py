@@ -300,6 +300,7 @@ def test_a_report_that_cannot_be_written_takes_nothing_else_with_it(capfd, monke
     document = json.loads(out)
     assert code == 1
     assert document["report"] is None
+    assert "None" not in err
     assert "meta-learned agent" in document["learners"]
     assert "No space left on device" in err
 

@@ -225,15 +225,20 @@ def test_what_cannot_be_made_names_its_task():
         tasks.crowd("train", [2])
 
 
-def test_closed_environments_are_made_anew_when_needed():
-    closed = []
+def noting(closed):
+    """A family of two tasks whose environments note that they are closed."""
 
     def make(size):
         env = Counter(size)
         env.close = lambda: closed.append(size)
         return env
 
-    some = SimulatorFamily(make, {"train": [2, 3]}, horizon=5)
+    return SimulatorFamily(make, {"train": [2, 3]}, horizon=5)
+
+
+def test_closed_environments_are_made_anew_when_needed():
+    closed = []
+    some = noting(closed)
     some.crowd("train", [0, 1])
     some.close()
     assert sorted(closed) == [2, 3]
@@ -243,13 +248,7 @@ def test_closed_environments_are_made_anew_when_needed():
 def test_environments_that_nobody_uses_any_more_are_closed(monkeypatch):
     monkeypatch.setattr("metaql.tasks.simulators._KEPT", 1)
     closed = []
-
-    def make(size):
-        env = Counter(size)
-        env.close = lambda: closed.append(size)
-        return env
-
-    many = SimulatorFamily(make, {"train": [2, 3]}, horizon=5)
+    many = noting(closed)
     held = many.crowd("train", [1])
     many.crowd("train", [0])
     gc.collect()

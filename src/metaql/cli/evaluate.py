@@ -104,7 +104,8 @@ def evaluate(
     print_findings(output, found)
     summary = f"Task: {words}. Each lifetime is {count} episodes."
     path, failure = write_report(_report(folder, plan, found, summary), target)
-    output.say(f"\nReport: {path}")
+    if path is not None:
+        output.say(f"\nReport: {path}")
     output.document({"run": folder, "task": words, "report": path, **as_document(found, None)})
     if failure is not None:
         raise failure

@@ -80,7 +80,9 @@ def quickstart(
         progress("Report", 1.0)
     seconds = time.monotonic() - started
     _print(output, found, life)
-    output.say(f"\nDone in {duration(seconds)}. Run: {run}\nReport: {report}")
+    output.say(f"\nDone in {duration(seconds)}. Run: {run}")
+    if report is not None:
+        output.say(f"Report: {report}")
     output.say(f"Next:  metaql adapt {ENVIRONMENT} --agent {run}")
     output.say(f"       metaql evaluate {run}")
     output.say("       metaql quickstart --env-steps 5000000   (trains longer)")

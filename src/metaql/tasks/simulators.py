@@ -105,7 +105,7 @@ class SimulatorFamily:
     @property
     def contents(self) -> str:
         """What tells it from a family that looks the same: the tasks themselves, and their time limit."""
-        return repr((_identity(self.tasks), self.horizon))
+        return repr((_identity(self.tasks), self.horizon, self.levels))
 
     def close(self) -> None:
         """Close all environments that are kept; those needed later are made anew."""
