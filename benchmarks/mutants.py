@@ -911,8 +911,8 @@ MUTANTS = (
     Mutant(
         "resume: other tasks that look the same are taken",
         "meta/loop.py",
-        'if extra.get("contents", self.contents) == self.contents:',
-        "if True:",
+        'elif extra.get("contents", self.contents) != self.contents:',
+        "elif False:",
         ("meta/test_host_train.py::test_a_run_goes_on_with_the_tasks_and_settings_it_began_with",),
     ),
     Mutant(
@@ -1038,8 +1038,8 @@ MUTANTS = (
     Mutant(
         "resume: goes on in another family",
         "meta/loop.py",
-        "if before == now:",
-        "if True:",
+        "if before != now:",
+        "if False:",
         (
             "meta/test_finite_session.py::"
             "test_a_training_that_was_interrupted_goes_on_to_the_same_agent",

@@ -36,7 +36,7 @@ class Adapted:
 
 
 class Agent:
-    learner, family_name = None, "frozen_lake"
+    learner, family_name, usual_episodes = None, "frozen_lake", 50
 
     def __init__(self, asked=700):
         self.card = {"env_steps": 700, "train": {"env_steps": asked}}

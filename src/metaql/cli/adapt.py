@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from metaql.tasks.host import HostEnvironment
 
 DEFAULT_AGENT = "finite"
-EPISODES = 50
-"""Of a lifetime, unless the agent was trained on a fixed number."""
 SURE = 0.9
 """Probability from which on an action is called the best."""
 
@@ -77,7 +75,7 @@ def adapt(
 
     loaded = load(source)
     tell_if_unfinished(loaded, source, output.say)
-    count: int = episodes or getattr(loaded, "usual_episodes", EPISODES)
+    count = episodes or loaded.usual_episodes
     opened = getattr(loaded, "open", open_environment)
     host: HostEnvironment = opened(env_id, **options)
     if not host.has_time_limit:
@@ -144,9 +142,9 @@ def printer(output: Output, lived: Mapping[str, list[float]]) -> Any:
     """A callback that prints one line per episode, the first counted as 1, and notes it in ``lived``."""
 
     def say(index: int, episode_return: float, length: int) -> None:
-        interrupts.check()
         lived["returns"].append(episode_return)
         lived["lengths"].append(length)
         output.line(f"episode {index + 1}: return {number(episode_return)} in {length} steps")
+        interrupts.check()
 
     return say

@@ -29,6 +29,8 @@ from metaql.types import (
     Transition,
 )
 
+USUAL_EPISODES = 50
+"""Of a lifetime where nobody says how many, and any number will do."""
 HostAction: TypeAlias = "int | np.ndarray"
 """A number, or one for each part of an action, ``[K]``."""
 

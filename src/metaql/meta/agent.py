@@ -16,7 +16,14 @@ from metaql.embedding.statistics import Statistics, empty
 from metaql.errors import ConfigError, NoAgentError, UsageError, did_you_mean, unknown_name
 from metaql.files import readable
 from metaql.meta import finite_agent
-from metaql.meta.adapt import Adapted, Lived, TurnCompanion, check_request, live_on_host
+from metaql.meta.adapt import (
+    USUAL_EPISODES,
+    Adapted,
+    Lived,
+    TurnCompanion,
+    check_request,
+    live_on_host,
+)
 from metaql.meta.finite_agent import FiniteAgent
 from metaql.meta.unlike import unusual_lifetime
 from metaql.policy.beliefq import Belief, BeliefConfig, BeliefQ
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
 AGENT_FOLDER = "agent"
 """Where a run folder keeps its agent."""
 _KIND = "agent"
-_EPISODES = 50
 _SHIPPED = Path(__file__).parent.parent / "weights"
 
 
@@ -51,9 +57,9 @@ class Agent:
 
     @property
     def usual_episodes(self) -> int:
-        """Of a lifetime where nobody says how many: 50, or the most that one had in training, if fewer."""
-        low_high = self.card.get("train", {}).get("episodes", (1, _EPISODES))
-        return min(int(low_high[1]), _EPISODES)
+        """Of a lifetime where nobody says how many: no more than one had in training."""
+        low_high = self.card.get("train", {}).get("episodes", (1, USUAL_EPISODES))
+        return min(int(low_high[1]), USUAL_EPISODES)
 
     def learner_for(self, num_states: int, num_actions: int, prior: str | None = "auto") -> BeliefQ:
         """The learner for tasks of this shape.

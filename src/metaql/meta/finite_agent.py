@@ -13,7 +13,7 @@ import numpy as np
 from metaql import checkpoint
 from metaql.embedding.hyperprior import Hyperprior, broad
 from metaql.errors import UsageError, unknown_name
-from metaql.meta.adapt import Lived, check_request, live_on_host
+from metaql.meta.adapt import USUAL_EPISODES, Lived, check_request, live_on_host
 from metaql.meta.finite_adapt import FiniteAdapted, FiniteCompanion
 from metaql.meta.finite_memory import FIRST_SLOTS
 from metaql.meta.offline import Learned, Log, learn, read_dataset
@@ -53,6 +53,11 @@ class FiniteAgent:
     family_name: str
     card: dict[str, Any]
     """How it came about; ``card["range"]`` holds, by kind of task, smallest and largest "states", ..."""
+
+    @property
+    def usual_episodes(self) -> int:
+        """Of a lifetime where nobody says how many."""
+        return USUAL_EPISODES
 
     def __repr__(self) -> str:
         """One line: the weights would fill pages."""

@@ -72,7 +72,9 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         """Open the run folder; ``asked`` are the settings as they were given, where others are used."""
         self.config, self.seed, self.run, self.on_progress = config, seed, run, on_progress
         self.asked = config if asked is None else asked
-        self.described, self.contents = described(family), contents(family)
+        self.described = described(family)
+        # What it holds may be much: read only where it is kept.
+        self.contents = contents(family) if run else ""
         self.store = checkpoint.CheckpointStore(run / CHECKPOINT_FOLDER) if run else None
         self._held: dict[int, tuple[int, Any]] = {}
 
@@ -176,24 +178,18 @@ class Session(abc.ABC, Generic[Config, Training, Made]):
         # Of another version a family may have more to say of itself.
         if extra.get("metaql") != version("metaql"):
             return None
-        if before == now:
-            return self._other_contents(extra)
-        differ = (a != b for a, b in zip(before, now, strict=False))
-        first = max(next((at for at, other in enumerate(differ) if other), 0) - _SHOWN // 2, 0)
-        was, is_now = (text[first:][:_SHOWN] for text in (before, now))
-        return checkpoint.CheckpointError(
-            "A run is resumed with the family it was started with.",
-            f"In {self.run} it was `{was}`, now it is `{is_now}`.",
-            "Give that family, or another `run` folder.",
-        )
-
-    def _other_contents(self, extra: Mapping[str, Any]) -> checkpoint.CheckpointError | None:
-        """The same where only what a family holds differs, which its description does not show."""
-        if extra.get("contents", self.contents) == self.contents:
+        if before != now:
+            differ = (a != b for a, b in zip(before, now, strict=False))
+            first = max(next((at for at, other in enumerate(differ) if other), 0) - _SHOWN // 2, 0)
+            was, is_now = (text[first:][:_SHOWN] for text in (before, now))
+            how = f"In {self.run} it was `{was}`, now it is `{is_now}`."
+        elif extra.get("contents", self.contents) != self.contents:
+            how = f"That of {self.run} had other tasks, or another time limit, than {now[:_SHOWN]}."
+        else:
             return None
         return checkpoint.CheckpointError(
             "A run is resumed with the family it was started with.",
-            f"That of {self.run} had other tasks, or another time limit, than {self.described[:_SHOWN]}.",
+            how,
             "Give that family, or another `run` folder.",
         )
 
